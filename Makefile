@@ -1,0 +1,55 @@
+# make demo | make test | make bench | make notebooks
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock
+DASHBOARD ?= 1
+PORT ?= 8501
+WORKERS ?= 2
+
+.PHONY: demo test lint types unit notebooks-check notebooks bench lock clean
+
+demo: $(VENV)/.demo
+	@$(BIN)/toolkit demo
+	@if [ "$(DASHBOARD)" != 0 ]; then $(BIN)/toolkit dashboard --port $(PORT); fi
+
+test: lint types unit notebooks-check
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+unit: $(VENV)/.test
+	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile -q
+
+notebooks-check: $(VENV)/.test
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 60 --nbval-sanitize-with tests/nbval-sanitize.cfg -p no:cacheprovider -q notebooks
+
+notebooks: $(VENV)/.test
+	$(BIN)/python scripts/refresh_notebooks.py
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks
+
+lock: $(BIN)/uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/uv:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.demo: $(BIN)/uv pyproject.toml requirements.lock
+	$(INSTALL) --editable '.[dashboard,notebook]'
+	@touch $@
+
+$(VENV)/.test: $(BIN)/uv pyproject.toml requirements.lock
+	$(INSTALL) --editable '.[test]'
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,74 @@
+"""The entry script: page setup, the selection, and the page that was asked for. ``dashboard.serve`` runs it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard import data, page, sidebar, words
+from toolkit.errors import ToolkitError
+
+SCREENS = Path(__file__).parent / "screens"
+SIDEBAR_PX = 330  # the window's choices in one line
+
+
+def main() -> None:
+    # An emoji: Streamlit fetches a named icon from a font host on every load.
+    st.set_page_config(page_title="Model calls", page_icon="📈", layout="wide", initial_sidebar_state=SIDEBAR_PX)
+    chosen = st.navigation(
+        [
+            # The default page answers at the root only, whatever its path; a hidden twin answers at /overview.
+            st.Page(SCREENS / "overview.py", title="Overview", url_path="home", default=True),
+            st.Page(SCREENS / "overview.py", title="Overview", url_path="overview", visibility="hidden"),
+            st.Page(SCREENS / "latency.py", title="Latency", url_path="latency"),
+            st.Page(SCREENS / "cache.py", title="Cache", url_path="cache"),
+            st.Page(SCREENS / "errors.py", title="Errors", url_path="errors"),
+            st.Page(SCREENS / "call.py", title="Call", url_path="call", visibility="hidden"),
+        ],
+        position="top",
+    )
+    try:
+        version = data.refresh()
+    except ToolkitError as error:
+        _unreadable(error)
+    else:
+        if version.rows:
+            _show(version)
+            chosen.run()
+        else:
+            _no_calls()
+
+
+def _show(version: data.Version) -> None:
+    offered = data.choices(version)
+    page.show(page.Shown(version, sidebar.choose(offered), offered.models, offered.last_s, time.time()))
+
+
+def _no_calls() -> None:
+    st.title("No calls yet", anchor=False)
+    page.empty(
+        "Here you will see how fast the models answer, how many answers come from the cache, what fails and what it costs. "
+        "This command asks the built-in models a few questions, without a key or a network:",
+        "toolkit demo",
+    )
+    st.caption("The journal is looked for here:")
+    st.code(data.journal(), language=None)
+    _look_again()
+
+
+@st.fragment(run_every=page.REFRESH_S)
+def _look_again() -> None:
+    if data.journal_exists() and data.refresh().rows:
+        st.rerun()
+
+
+def _unreadable(error: ToolkitError) -> None:
+    st.title("The journal can't be read", anchor=False)
+    st.error(words.escape(str(error)), icon=":material/broken_image:")
+    st.caption("If it is damaged, move the file away; the next call makes a new one. This is where it was looked for:")
+    st.code(data.journal(), language=None)
+
+
+main()

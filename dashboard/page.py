@@ -1,0 +1,133 @@
+"""What every page is made of: the line under the title, panels that fail alone, tables to choose from, charts with words."""
+
+from __future__ import annotations
+
+import logging
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+
+import polars as pl
+import streamlit as st
+from plotly.graph_objects import Figure
+
+from dashboard import data, views, words
+from dashboard.selection import Selection
+from toolkit.errors import ToolkitError
+
+__all__ = ["Shown", "ask", "chart", "choose_row", "clickable", "empty", "header", "nothing_here", "panel", "show", "shown", "table"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+REFRESH_S = 2
+STALE_S = 30  # without new calls the window still moves on
+log = logging.getLogger(__name__)
+
+
+class Shown(NamedTuple):
+    """What this run of the app shows: fixed at its start, so that all panels speak of the same calls."""
+
+    version: data.Version
+    selection: Selection
+    models: tuple[str, ...]
+    newest_s: float
+    at_s: float
+
+
+def show(now: Shown) -> None:
+    """Set what the page that runs next shows."""
+    st.session_state["shown"] = now
+
+
+def shown() -> Shown:
+    now: Shown = st.session_state["shown"]
+    return now
+
+
+def ask(view: Callable[Concatenate[views.Slice, P], T], *options: P.args, **named: P.kwargs) -> T:
+    """Return what a function of ``views`` says about the calls shown."""
+    return data.ask(view, shown().version, shown().selection, *options, **named)
+
+
+def header(title: str) -> None:
+    """Draw the title and, under it, what the page is about and how fresh it is."""
+    st.title(title, anchor=False)
+    every = REFRESH_S if st.session_state.get("live") else None
+    st.fragment(_pulse, run_every=every)(shown())
+
+
+def _pulse(now: Shown) -> None:
+    """The line under the title. It ticks by itself, and has the whole page drawn again when there is something new."""
+    rows = ask(views.count_calls)
+    st.caption(f"{words.count(rows)} calls in the window · newest call {words.age(time.time() - now.newest_s)} old · exact")
+    if st.session_state.get("live") and (data.refresh() != now.version or time.time() - now.at_s > STALE_S):
+        st.rerun()
+
+
+@contextmanager
+def panel(title: str | None = None) -> Iterator[None]:
+    """Keep the failure of one part of a page to that part."""
+    if title:
+        st.subheader(title, anchor=False)
+    try:
+        yield
+    except ToolkitError as error:
+        st.error(f"This part can't be shown: {words.escape(str(error))}")
+    except Exception as error:  # whatever went wrong here, the other panels still have something to say
+        log.exception("a panel failed")
+        st.error(f"This part failed with {type(error).__name__}; the server's log has the details. The rest of the page is not affected.")
+
+
+def empty(message: str, command: str | None = None) -> None:
+    """Say what would be here, and the command that makes it."""
+    st.info(message, icon=":material/inbox:")
+    if command:
+        st.code(command, language=None)
+
+
+def nothing_here() -> bool:
+    """Say so where no call passes the filters, with the way out; return whether that is so."""
+    if ask(views.count_calls):
+        return False
+    old = words.age(time.time() - shown().newest_s)
+    empty(
+        f"No call passes the filters in this window. The newest one in the journal is {old} old: choose a wider window, or fewer filters."
+    )
+    return True
+
+
+def chart(figure: Figure, key: str, alt: str) -> None:
+    """Draw a figure; ``alt`` says in words what it shows."""
+    st.plotly_chart(figure, key=key, alt=alt, config=_CHART)
+
+
+def clickable(figure: Figure, key: str, alt: str) -> list[Any] | None:
+    """Draw a figure whose points can be chosen; return the chosen point's ``customdata``."""
+    event = st.plotly_chart(figure, key=key, alt=alt, config=_CHART, on_select="rerun", selection_mode="points")
+    points = event.selection.points
+    return list(points[0]["customdata"]) if points else None
+
+
+_CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
+
+
+def table(frame: pl.DataFrame, key: str, alt: str, columns: Mapping[str, Any] | None = None) -> None:
+    """Draw a table."""
+    st.dataframe(frame, key=key, hide_index=True, column_config=columns, alt=alt)
+
+
+def choose_row(frame: pl.DataFrame, key: str, alt: str, identity: Sequence[str], columns: Mapping[str, Any] | None = None) -> int | None:
+    """Draw a table with one row to choose; return its number.
+
+    The browser remembers a row's number, so new data could put another row under the choice: ``identity``, what the rows are, is part of
+    the widget's key, and the choice is dropped when it changes.
+    """
+    mark = zlib.crc32("\n".join(identity).encode())
+    event = st.dataframe(
+        frame, key=f"{key}-{mark}", hide_index=True, column_config=columns, on_select="rerun", selection_mode="single-row", alt=alt
+    )
+    rows = event.selection.rows
+    return rows[0] if rows and rows[0] < frame.height else None

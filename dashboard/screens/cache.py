@@ -1,0 +1,73 @@
+"""What the cache answers, and what that saves."""
+
+from __future__ import annotations
+
+import polars as pl
+import streamlit as st
+
+from dashboard import figures, views, words
+from dashboard.page import ask, chart, header, nothing_here, panel, shown, table
+
+
+def tiles() -> None:
+    totals = ask(views.cache_totals)
+    row = iter(st.columns(6))
+    next(row).metric("Cache hits", words.percent(totals.hits.value), border=True, help="Replayed answers among replayed and live ones.")
+    next(row).metric("Replayed", words.count(totals.replayed), border=True)
+    next(row).metric("Live", words.count(totals.live), border=True)
+    next(row).metric(
+        "Coalesced", words.count(totals.coalesced), border=True, help="Joined an equal call already under way; in no share on this page."
+    )
+    next(row).metric(
+        "Money saved",
+        words.escape(words.dollars(totals.saved_usd)),
+        border=True,
+        help="What the replayed answers cost when they were live.",
+    )
+    next(row).metric(
+        "Time saved", words.duration(totals.saved_s), border=True, help="How long the replayed answers took when they were live."
+    )
+    live, lookup = totals.live_p50_s.value, totals.lookup_p50_s.value
+    said = [f"Half of the live answers took at most {words.duration(live)}", f"half of the look-ups at most {words.duration(lookup)}"]
+    if totals.hits.value is not None:
+        said.append(f"95 % interval of the hit share {words.percent(totals.hits.low)} to {words.percent(totals.hits.high)}")
+    st.caption("; ".join(said) + ".")
+
+
+def by_model() -> None:
+    found = ask(views.cache_by_model)
+    drawn = found.select(
+        pl.col("label").alias("model"),
+        "hit_share",
+        pl.Series("interval", [_interval(low, high) for low, high in found.select("hit_low", "hit_high").rows()], dtype=pl.String),
+        "live", "memory", "disk", "redis", "coalesced",
+        pl.col("saved_usd").alias("saved ($)"),
+        pl.col("saved_s").round_sig_figs(3).alias("saved (s)"),
+        (pl.col("live_p50_s") * 1e3).round_sig_figs(3).alias("live p50 (ms)"),
+        (pl.col("lookup_p50_s") * 1e3).round_sig_figs(3).alias("look-up p50 (ms)"),
+    )  # fmt: skip
+    share = st.column_config.ProgressColumn("hit share", format="percent", min_value=0, max_value=1)
+    money = st.column_config.NumberColumn(format="$%.4f")
+    table(drawn, "by-model", "Cache by model: hit share, answers by tier, savings, latency", {"hit_share": share, "saved ($)": money})
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "–" if low is None else f"{words.percent(low)} to {words.percent(high)}"
+
+
+header("Cache")
+if not nothing_here():
+    with panel():
+        tiles()
+    left, right = st.columns(2)
+    with left, panel("Hit share by model"):
+        chart(figures.hit_share(ask(views.hit_share_over_time), shown().models), "hits", "Cache hit share over time, one line a model")
+    with right, panel("Where answers came from"):
+        sources = ("live", *views.TIERS)
+        chart(
+            figures.cache_sources(ask(views.cache_over_time), sources),
+            "sources",
+            "Share of answers over time by source: live, memory, disk, redis",
+        )
+    with panel("By model"):
+        by_model()

@@ -1,0 +1,92 @@
+"""What breaks: errors in groups, from a group to its messages, its stack, its calls, and what to do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import polars as pl
+import streamlit as st
+
+from dashboard import data, figures, views, words
+from dashboard.detail import list_calls
+from dashboard.hints import hint
+from dashboard.page import ask, chart, choose_row, header, nothing_here, panel, table
+
+
+def over_time() -> None:
+    found = ask(views.errors_over_time)
+    counts = {kind: int(found.filter(pl.col("kind") == kind)["n"].sum()) for kind in views.ERROR_KINDS}
+    said = ", ".join(f"{kind} {n}" for kind, n in counts.items())
+    chart(figures.errors(found, views.ERROR_KINDS), "errors", f"Failed calls over time: {said}")
+
+
+def groups() -> dict[str, Any] | None:
+    """Draw the groups; return the chosen one."""
+    found = ask(views.error_groups)
+    drawn = found.select(
+        "state",
+        pl.col("type").alias("error"),
+        pl.col("n").alias("in the window"),
+        "trend",
+        pl.col("total").alias("ever"),
+        "models",
+        _time("first_s", "first seen (UTC)"),
+        _time("last_s", "last seen (UTC)"),
+        pl.col("message").alias("latest message"),
+        "fingerprint",
+    )
+    when = st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss", timezone="UTC")
+    columns = {"trend": st.column_config.BarChartColumn(y_min=0), "first seen (UTC)": when, "last seen (UTC)": when}
+    row = choose_row(
+        drawn, "groups", "Errors by fingerprint: state, type, counts, models, first and last seen", found["fingerprint"].to_list(), columns
+    )
+    st.caption(
+        "New: first seen in this window. Ongoing: before and in it. Quiet: only before it. Choose a row for messages, stack and calls."
+    )
+    return None if row is None else found.row(row, named=True)
+
+
+def _time(column: str, name: str) -> pl.Expr:
+    return pl.from_epoch(pl.col(column) * 1e6, time_unit="us").dt.replace_time_zone("UTC").alias(name)
+
+
+def what_to_do(group: dict[str, Any]) -> None:
+    st.markdown(f"**{words.escape(group['type'] or 'Unknown error')}**: {hint(group['type'])}")
+
+
+def messages(group: dict[str, Any]) -> None:
+    found = ask(views.error_messages, group["fingerprint"])
+    table(found.select("n", "message", _time("last_s", "last seen (UTC)")), "messages", "Messages of the group, most frequent first")
+
+
+def stacks(group: dict[str, Any]) -> None:
+    found = data.errors_of(group["fingerprint"], limit=1)
+    if not found:
+        st.caption("The journal has no stack for this group.")
+        return
+    st.code(found[0]["stack"], language=None, height=260)
+    with st.expander("Context of the newest one"):
+        st.json(json.loads(found[0]["context"] or "{}"))
+
+
+header("Errors")
+if not nothing_here():
+    group = None
+    if ask(views.error_groups).is_empty():
+        st.success("No call failed, in this window or before it.", icon=":material/check_circle:")
+    else:
+        with panel("Over time"):
+            over_time()
+        with panel("Groups"):
+            group = groups()
+    if group:
+        with panel("What to do"):
+            what_to_do(group)
+        left, right = st.columns(2)
+        with left, panel("Messages"):
+            messages(group)
+        with right, panel("Newest stack"):
+            stacks(group)
+        with panel("Affected calls"):
+            list_calls(ask(views.affected_calls, group["fingerprint"]), "affected", "Calls that failed with this error, newest first")

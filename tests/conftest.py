@@ -1,0 +1,48 @@
+"""What every test gets: a home of its own, no network beyond this machine, no skips in CI."""
+
+import ipaddress
+import os
+import socket
+
+import pytest
+
+from toolkit import defaults
+
+REAL_CONNECT = socket.socket.connect
+KEPT_VARIABLES = {"TOOLKIT_FORBID_SKIPS"}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def only_this_machine():
+    """Refuse sockets beyond loopback: a test that needs the internet is wrong."""
+
+    def connect(sock, address):
+        if sock.family in (socket.AF_INET, socket.AF_INET6) and not ipaddress.ip_address(address[0]).is_loopback:
+            raise AssertionError(f"a test wants to connect to {address}")
+        return REAL_CONNECT(sock, address)
+
+    socket.socket.connect = connect
+    yield
+    socket.socket.connect = REAL_CONNECT
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path, monkeypatch):
+    """A home for this test alone, and none of the keys of whoever runs it."""
+    for name in list(os.environ):
+        if name.startswith(("TOOLKIT_", "OPENAI_", "OLLAMA_", "LMSTUDIO_", "LM_API")) and name not in KEPT_VARIABLES:
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    monkeypatch.setenv("TOOLKIT_HOME", str(home))
+    yield home
+    defaults.reset()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Where ``TOOLKIT_FORBID_SKIPS`` is set, a skip or an expected failure is a failure."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped and os.environ.get("TOOLKIT_FORBID_SKIPS"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which is forbidden here: {report.longrepr}"

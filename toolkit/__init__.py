@@ -1,0 +1,113 @@
+"""Compare language models in a notebook: a correct cache, honest timing, paired statistics.
+
+>>> import toolkit as tk
+>>> tk.generate_text("scripted/echo", "Hello").text
+'Hello'
+
+Everything is loaded on first use; importing this package opens no file, no socket and no thread.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Comparison",
+    "Completion",
+    "Health",
+    "ImagePart",
+    "Message",
+    "Model",
+    "ModelInfo",
+    "Price",
+    "PullProgress",
+    "Retry",
+    "StreamEvent",
+    "TextPart",
+    "Timing",
+    "ToolCall",
+    "Usage",
+    "acompare",
+    "cache",
+    "charts",
+    "compare",
+    "delete_model",
+    "errors",
+    "generate_text",
+    "health_check",
+    "list_models",
+    "monitor",
+    "pull_model",
+    "stats",
+    "stream_text",
+    "testing",
+]
+
+if TYPE_CHECKING:
+    from . import cache, charts, errors, monitor, stats, testing
+    from .client import AsyncClient, Client
+    from .comparison.comparison import Comparison
+    from .comparison.grid import Model
+    from .defaults import acompare, compare, delete_model, generate_text, health_check, list_models, pull_model, stream_text
+    from .pricing import Price
+    from .types import (
+        Completion,
+        Health,
+        ImagePart,
+        Message,
+        ModelInfo,
+        PullProgress,
+        StreamEvent,
+        TextPart,
+        Timing,
+        ToolCall,
+        Usage,
+    )
+    from .wire.retry import Retry
+
+MODULES = {"cache", "charts", "errors", "monitor", "stats", "testing"}
+HOMES = {
+    "AsyncClient": "client",
+    "Client": "client",
+    "Comparison": "comparison.comparison",
+    "Model": "comparison.grid",
+    "Price": "pricing",
+    "Retry": "wire.retry",
+    **dict.fromkeys(
+        (
+            "Completion",
+            "Health",
+            "ImagePart",
+            "Message",
+            "ModelInfo",
+            "PullProgress",
+            "StreamEvent",
+            "TextPart",
+            "Timing",
+            "ToolCall",
+            "Usage",
+        ),
+        "types",
+    ),
+    **dict.fromkeys(
+        ("acompare", "compare", "delete_model", "generate_text", "health_check", "list_models", "pull_model", "stream_text"), "defaults"
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:  # one of the names above, each of its own type
+    if name in MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,61 @@
+"""What every cache tier speaks."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from ..types import CacheTier, Kept
+
+__all__ = ["MISS", "Found", "Miss", "Store", "StoreInfo"]
+
+
+class Miss(enum.Enum):
+    """The type of ``MISS``, so that a stored ``None`` is not one."""
+
+    MISS = enum.auto()
+
+    def __repr__(self) -> str:
+        return "MISS"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+MISS: Final = Miss.MISS
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An answer and the tier that had it."""
+
+    kept: Kept
+    tier: CacheTier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreInfo:
+    """How full a store is; ``None`` where there is no limit."""
+
+    entries: int
+    size_bytes: int
+    max_bytes: int | None = None
+
+
+class Store(Protocol):
+    """A place for bytes under a key, with a time to live. A damaged or expired entry is a ``MISS``."""
+
+    name: CacheTier
+
+    def get(self, key: str) -> bytes | Miss: ...
+
+    def set(self, key: str, value: bytes, ttl_s: float | None = None) -> None: ...
+
+    def delete(self, key: str) -> bool: ...
+
+    def clear(self) -> None: ...
+
+    def info(self) -> StoreInfo: ...
+
+    def close(self) -> None: ...

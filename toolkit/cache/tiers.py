@@ -1,0 +1,349 @@
+"""The cache of answers: memory over disk (over whatever store there is), and the calls under way."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import CacheError, ConfigError
+from ..types import Kept
+from .base import MISS, Found, Miss, Store
+from .codec import decode, encode
+from .disk import DiskStore
+from .flights import Flight, Flights
+from .frozen import freeze
+from .memory import LRUCache
+
+__all__ = ["ResponseCache", "ResponseCacheStats", "TierStats"]
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+DEFAULT_MAX_BYTES = 2_000_000_000
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierStats:
+    """What one tier has done in this process, and how full it is; ``entries`` and ``size_bytes`` are None while it can't be asked."""
+
+    tier: str
+    hits: int
+    misses: int
+    errors: int = 0
+    entries: int | None = None
+    size_bytes: int | None = None
+    max_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseCacheStats:
+    """What a cache of answers has done in this process.
+
+    Attributes
+    ----------
+    tiers : tuple of TierStats
+        Fastest first. A look-up is a miss in every tier it had to go through.
+    hits, misses : int
+        Look-ups that were answered by any tier, and by none.
+    coalesced : int
+        Calls that took the answer of an identical call under way.
+    saved_s, saved_usd : float
+        Latency and cost of the originals of all answers that were not asked for again.
+    """
+
+    tiers: tuple[TierStats, ...]
+    hits: int
+    misses: int
+    coalesced: int
+    saved_s: float
+    saved_usd: float
+
+
+class _Breaker:
+    """Leaves a failing store alone for a while: one warning when it fails, a word when it is back, longer pauses in between."""
+
+    def __init__(self, what: str, timer: Callable[[], float]) -> None:
+        self._what = what
+        self._timer = timer
+        self._pause_s = 0.0  # above zero: failing
+        self._until = -math.inf
+        self.errors = 0
+
+    @property
+    def open(self) -> bool:
+        return self._pause_s > 0 and self._timer() < self._until
+
+    def run(self, work: Callable[[], T], otherwise: D) -> T | D:
+        if self.open:
+            return otherwise
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001 - a store may be anyone's; a broken one must not stop the work
+            self._note_failure(error)
+            return otherwise
+        if self._pause_s:
+            self._pause_s = 0.0
+            _log.info("%s works again", self._what)
+        return result
+
+    def _note_failure(self, error: Exception) -> None:
+        self.errors += 1
+        if not self._pause_s:
+            _log.warning("%s does not work and is skipped for now: %s", self._what, error)
+        self._pause_s = min(max(2 * self._pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        self._until = self._timer() + self._pause_s
+
+
+class _Tier:
+    """A store with its counts, and a breaker for each direction: a full disk can still be read."""
+
+    def __init__(self, store: Store, timer: Callable[[], float]) -> None:
+        self.store = store
+        self.hits, self.misses = _Count(), _Count()
+        self.reading = _Breaker(f"reading the {store.name} cache", timer)
+        self.writing = _Breaker(f"writing the {store.name} cache", timer)
+
+    def get(self, key: str) -> Kept | Miss:
+        data = self.reading.run(lambda: self.store.get(key), MISS)
+        if isinstance(data, Miss):
+            return MISS
+        try:
+            return freeze(decode(data))
+        except CacheError as error:
+            _log.warning("an answer in the %s cache is left out: %s", self.store.name, error)
+            self.delete(key)
+            return MISS
+
+    def set(self, key: str, data: bytes, ttl_s: float | None) -> None:
+        self.writing.run(lambda: self.store.set(key, data, ttl_s), None)
+
+    def delete(self, key: str) -> bool:
+        return self.writing.run(lambda: self.store.delete(key), False)
+
+    def prune(self, **limits: float | None) -> int:
+        prune: Callable[..., int] | None = getattr(self.store, "prune", None)  # not every store has one: Redis looks after itself
+        return 0 if prune is None else self.writing.run(lambda: prune(**limits), 0)
+
+    def stats(self) -> TierStats:
+        info = self.reading.run(self.store.info, None)
+        return TierStats(
+            tier=self.store.name,
+            hits=self.hits.n,
+            misses=self.misses.n,
+            errors=self.reading.errors + self.writing.errors,
+            entries=None if info is None else info.entries,
+            size_bytes=None if info is None else info.size_bytes,
+            max_bytes=None if info is None else info.max_bytes,
+        )
+
+
+@dataclass(slots=True)
+class _Count:
+    """A number that many threads raise."""
+
+    n: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self) -> None:
+        with self.lock:
+            self.n += 1
+
+
+@dataclass(slots=True)
+class _Saved:
+    """What was not spent, added up by many threads."""
+
+    answers: int = 0
+    seconds: float = 0.0
+    usd: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, kept: Kept) -> None:
+        with self.lock:
+            self.answers += 1
+            self.seconds += kept.latency_s
+            self.usd += kept.cost_usd or 0.0
+
+
+class ResponseCache:
+    """Answers of models, by the key of their request: in memory, and below that in a folder on disk.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Where the disk tier lives; without it (and without ``stores``) answers are kept in memory only.
+    memory_entries : int
+        How many answers the memory tier holds; the one used the longest time ago goes first.
+    ttl_s : float, optional
+        Seconds after which an answer is asked for again, counted from when it was first given; never by default.
+    max_bytes : int, optional
+        Size of the disk tier, above which the answers used the longest time ago are removed.
+    stores : sequence of Store, optional
+        The tiers below memory, fastest first, instead of ``folder``.
+    timer, clock : callable
+        Seconds that never go back, and seconds since 1970.
+
+    Raises
+    ------
+    ConfigError
+        If a size or ``ttl_s`` is zero or less, or both ``folder`` and ``stores`` are given.
+
+    Notes
+    -----
+    A store that fails is skipped with one warning, and tried again after a pause that doubles from one second to a minute.
+    Nothing a caller does with an answer changes what is kept.
+
+    Examples
+    --------
+    >>> from toolkit.types import Kept, Reply
+    >>> cache = ResponseCache()
+    >>> cache.set("key", Kept(reply=Reply(text="Elbe"), at=0.0, latency_s=0.8))
+    >>> cache.get("key").kept.reply.text, cache.get("key").tier
+    ('Elbe', 'memory')
+    >>> cache.get("another key")
+    MISS
+    >>> cache.stats().saved_s
+    1.6
+    """
+
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        *,
+        memory_entries: int = 1000,
+        ttl_s: float | None = None,
+        max_bytes: int | None = DEFAULT_MAX_BYTES,
+        stores: Sequence[Store] | None = None,
+        timer: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if folder is not None and stores is not None:
+            raise ConfigError("give either folder= or stores=, not both")
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._memory: LRUCache[str, Found] = LRUCache(memory_entries, ttl_s, timer=timer, copy=False)
+        self._tiers = [_Tier(store, timer) for store in _stores(folder, stores, max_bytes, clock)]
+        self._misses = _Count()  # of memory
+        self._replayed, self._coalesced = _Saved(), _Saved()
+        self.flights: Flights[Kept] = Flights(share=freeze, taken=self._coalesced.note)
+
+    @property
+    def blocks(self) -> bool:
+        """Whether ``get`` may have to wait for a disk or a network: call it from a thread then, after ``peek``."""
+        return bool(self._tiers)
+
+    def peek(self, key: str) -> Found | Miss:
+        """Return the answer if memory has it. Never blocks; where there are more tiers a miss is left to ``get`` to count."""
+        found = self._memory.get(key)
+        if found is not None:
+            self._replayed.note(found.kept)
+            return found
+        if not self._tiers:
+            self._misses.note()
+        return MISS
+
+    def get(self, key: str) -> Found | Miss:
+        """Return the answer from the fastest tier that has it, and keep it in the faster ones."""
+        found = self.peek(key)
+        if found is not MISS or not self._tiers:
+            return found
+        self._misses.note()
+        for depth, tier in enumerate(self._tiers):
+            kept = tier.get(key)
+            if kept is not MISS and (left_s := self._left_s(kept)) > 0:
+                tier.hits.note()
+                self._replayed.note(kept)
+                self._put(key, kept, self._tiers[:depth], left_s)
+                return Found(kept, tier.store.name)
+            tier.misses.note()
+        return MISS
+
+    def set(self, key: str, kept: Kept) -> None:
+        """Keep an answer in every tier."""
+        if (left_s := self._left_s(kept)) > 0:
+            self._put(key, freeze(kept), self._tiers, left_s)
+
+    def join(self, key: str, *, fresh: bool = False) -> Flight[Kept]:
+        """Join the same call under way, or lead it.
+
+        An answer that was kept between the caller's look-up and now is taken as one that has just landed, unless it has to be
+        ``fresh``: so two callers never ask one after the other what one answer would have served.
+        """
+        flight = self.flights.join(key)
+        if not flight.leader or fresh:
+            return flight
+        found = self._memory.peek(key)
+        if found is None:
+            return flight
+        flight.land(found.kept)
+        return self.flights.landed(key, found.kept)
+
+    def delete(self, key: str) -> bool:
+        """Forget an answer in every tier; say whether one had it."""
+        return any([self._memory.delete(key), *(tier.delete(key) for tier in self._tiers)])
+
+    def clear(self) -> None:
+        """Forget every answer in every tier."""
+        self._memory.clear()
+        for tier in self._tiers:
+            tier.writing.run(tier.store.clear, None)
+
+    def prune(self, *, max_bytes: int | None = None, max_entries: int | None = None, older_than_s: float | None = None) -> int:
+        """Remove expired answers and, from the stores that can, the longest unused until the limits hold; return how many."""
+        gone = self._memory.cleanup()
+        return gone + sum(tier.prune(max_bytes=max_bytes, max_entries=max_entries, older_than_s=older_than_s) for tier in self._tiers)
+
+    def stats(self) -> ResponseCacheStats:
+        """Return what this cache has done in this process, by tier."""
+        below = tuple(tier.stats() for tier in self._tiers)
+        in_memory = self._replayed.answers - sum(tier.hits for tier in below)
+        return ResponseCacheStats(
+            tiers=(TierStats(tier="memory", hits=in_memory, misses=self._misses.n, entries=len(self._memory)), *below),
+            hits=self._replayed.answers,
+            misses=below[-1].misses if below else self._misses.n,
+            coalesced=self._coalesced.answers,
+            saved_s=self._replayed.seconds + self._coalesced.seconds,
+            saved_usd=self._replayed.usd + self._coalesced.usd,
+        )
+
+    def close(self) -> None:
+        """Close the stores. The memory tier stays usable."""
+        for tier in self._tiers:
+            tier.writing.run(tier.store.close, None)
+
+    def __repr__(self) -> str:
+        return f"ResponseCache({', '.join(['memory', *(tier.store.name for tier in self._tiers)])})"
+
+    def _put(self, key: str, kept: Kept, tiers: Sequence[_Tier], left_s: float) -> None:
+        ttl_s = None if math.isinf(left_s) else left_s
+        self._memory.set(key, Found(kept, "memory"), ttl_s)
+        if not tiers:
+            return
+        try:
+            data = encode(kept)
+        except CacheError as error:
+            _log.warning("an answer is kept in memory only: %s", error)
+            return
+        for tier in tiers:
+            tier.set(key, data, ttl_s)
+
+    def _left_s(self, kept: Kept) -> float:
+        return math.inf if self._ttl_s is None else kept.at + self._ttl_s - self._clock()
+
+
+def _stores(
+    folder: str | Path | None, stores: Sequence[Store] | None, max_bytes: int | None, clock: Callable[[], float]
+) -> Sequence[Store]:
+    if stores is not None:
+        return stores
+    return [] if folder is None else [DiskStore(folder, max_bytes=max_bytes, clock=clock)]

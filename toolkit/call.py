@@ -1,0 +1,461 @@
+"""One call as steps: look up, join, send, wait, keep. The heart of the toolkit; no I/O happens here.
+
+Every second of a call is booked to exactly one part (see ``Ledger``), so the parts of its timing add up to the total.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+
+from .cache.base import MISS, Found
+from .cache.flights import Failed, Flight, Landed
+from .errors import CacheMiss, ConfigError, ProviderError, ProviderTimeoutError, ReplyError, StreamInterrupted, UnreachableError
+from .keys import Wire, key_of
+from .monitor.outcomes import CallContext, Outcome
+from .pricing import Price, cost_of
+from .providers.base import Provider, Reader, request_id
+from .types import CacheMode, ChatRequest, Completion, Kept, Provenance, Reply, StreamEvent, Timing
+from .wire.retry import Retry
+from .wire.steps import Emit, Join, Keep, Lookup, Read, Send, Sleep, Step, Steps, T
+
+__all__ = ["Policy", "ask", "exchange"]
+
+DEFAULT_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How a call is carried out: what the client decides once for all its calls."""
+
+    retry: Retry = Retry()
+    prices: Callable[[str], Price | None] = lambda _model: None
+    record: Callable[[Outcome], None] = lambda _outcome: None
+    record_content: bool = True
+    clock: Callable[[], float] = time.perf_counter
+    wall: Callable[[], float] = time.time
+    stalled: Callable[[], float] = lambda: 0.0
+    """Seconds the event loop was late so far, in all."""
+
+
+class Ledger:
+    """Books the time of a call: each ``book_*`` takes everything since the one before."""
+
+    __slots__ = ("attempt_s", "clock", "consumer_s", "failed_s", "last", "lookup_s", "pieces", "sleep_s", "start")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.start = self.last = clock()
+        self.lookup_s = self.sleep_s = self.failed_s = self.attempt_s = self.consumer_s = 0.0
+        self.pieces: list[tuple[float, Any, int]] = []  # seconds into the attempt, channel, characters
+
+    def lap(self) -> float:
+        now = self.clock()
+        passed, self.last = now - self.last, now
+        return passed
+
+    def book_lookup(self) -> None:
+        self.lookup_s += self.lap()
+
+    def book_sleep(self) -> None:
+        self.sleep_s += self.lap()
+
+    def book_attempt(self) -> None:
+        self.attempt_s += self.lap()
+
+    def book_consumer(self) -> None:
+        self.consumer_s += self.lap()
+
+    def book_failure(self) -> None:
+        """Move the attempt under way to the failed ones."""
+        self.book_attempt()
+        self.failed_s += self.attempt_s
+        self.attempt_s = 0.0
+        self.pieces.clear()
+
+    def timing(self, kept: Kept | None, stall_s: float) -> Timing:
+        """Sum up; ``kept`` is the answer asked for in this call, ``None`` when there was none."""
+        parts = self.lookup_s + self.sleep_s + self.failed_s + self.attempt_s + self.consumer_s
+        return Timing(
+            total_s=parts,
+            lookup_s=self.lookup_s,
+            retry_sleep_s=self.sleep_s,
+            failed_attempts_s=self.failed_s,
+            latency_s=self.attempt_s if kept else None,
+            consumer_s=self.consumer_s,
+            ttft_s=kept.ttft_s if kept else None,
+            ttfa_s=kept.ttfa_s if kept else None,
+            inter_token_s=gaps(kept.pieces) if kept and kept.pieces else (),
+            output_tokens_per_s=tokens_per_s(kept) if kept and kept.pieces else None,
+            loop_stall_s=stall_s,
+        )
+
+
+def gaps(pieces: tuple[tuple[float, Any, int], ...]) -> tuple[float, ...]:
+    """Seconds between the arrivals of a stream; pieces that came in one read are one arrival."""
+    times = [piece[0] for piece in pieces]
+    return tuple(later - earlier for earlier, later in zip(times, times[1:]) if later > earlier)
+
+
+def tokens_per_s(kept: Kept) -> float | None:
+    """Output tokens after the first arrival, over the time from the first arrival to the last.
+
+    Servers put several tokens into a piece, so the count comes from the usage, shared out by characters.
+    """
+    first, last = kept.pieces[0][0], kept.pieces[-1][0]
+    tokens, characters = kept.reply.usage.output_tokens, sum(size for _, _, size in kept.pieces)
+    if tokens is None or last <= first or not characters:
+        return None
+    later = sum(size for at, _, size in kept.pieces if at > first)
+    return tokens * later / characters / (last - first)
+
+
+@dataclass(slots=True)
+class Call:
+    """The facts of one call while it is under way."""
+
+    provider: Provider
+    request: ChatRequest
+    context: CallContext
+    policy: Policy
+    ledger: Ledger
+    at: float
+    call_id: str
+    stall_at_start: float
+    stream: bool
+    emit: bool
+    replay_recorded: bool
+    wire: Wire | None = None
+    key: str | None = None
+    attempts: int = 0
+    emitted: bool = False
+
+    def stall_s(self) -> float:
+        return self.policy.stalled() - self.stall_at_start
+
+    def record(self, timing: Timing, *, completion: Completion | None = None, error: BaseException | None = None) -> None:
+        self.policy.record(
+            Outcome(
+                at=self.at,
+                call_id=self.call_id,
+                context=self.context,
+                request=self.request,
+                timing=timing,
+                completion=completion,
+                error=error,
+                attempts=max(self.attempts, 1) if completion is None else completion.attempts,
+                base_url=self.provider.base_url,
+                key=self.key,
+                record_content=self.policy.record_content,
+            )
+        )
+
+
+def ask(
+    provider: Provider,
+    request: ChatRequest,
+    *,
+    context: CallContext,
+    policy: Policy,
+    cache: CacheMode = True,
+    stream: bool = False,
+    emit: bool = False,
+    replay_recorded: bool = False,
+) -> Steps[Completion]:
+    """Ask a model one question.
+
+    ``stream`` asks the service for a stream, which is what gives a time to first token; ``emit`` hands its events to a reader.
+    """
+    call = Call(
+        provider=provider,
+        request=request,
+        context=context,
+        policy=policy,
+        ledger=Ledger(policy.clock),
+        at=policy.wall(),
+        call_id=secrets.token_hex(12),
+        stall_at_start=policy.stalled(),
+        stream=stream or emit,
+        emit=emit,
+        replay_recorded=replay_recorded,
+    )
+    try:
+        completion = yield from answer(call, cache)
+    except BaseException as error:  # recorded and raised on, an interrupt too
+        if not isinstance(error, ConfigError):
+            call.record(call.ledger.timing(None, call.stall_s()), error=error)
+        raise
+    call.record(completion.timing, completion=completion)
+    if emit:
+        yield Emit([StreamEvent("end", "", completion)])
+    return completion
+
+
+def answer(call: Call, cache: CacheMode) -> Steps[Completion]:
+    """From the cache, from the same call under way, or from the service."""
+    call.wire = call.provider.wire(call.request)
+    call.key = cache_key(call)
+    if cache is True or cache == "only":
+        found = yield Lookup(call.key)
+        if found is not MISS:
+            return (yield from replay(call, found))
+        if cache == "only":
+            raise CacheMiss(f"no answer of {call.context.model} to this prompt is kept; ask with cache=True")
+    if cache is not True or call.emit:
+        # A reader of a stream may stop for as long as it likes: nobody else must wait for it.
+        return (yield from live(call, keep=cache is not False))
+    flight: Flight | Landed | Failed | None = None
+    while not isinstance(flight, Flight):
+        flight = yield Join(call.key)
+        if isinstance(flight, Landed):
+            call.ledger.book_lookup()
+            return finish(call, flight.kept, "coalesced")
+        if isinstance(flight, Failed):
+            raise flight.error
+    return (yield from lead(call, flight))
+
+
+def cache_key(call: Call) -> str:
+    assert call.wire is not None
+    try:
+        return key_of(call.wire, call.context.repeat)
+    except (TypeError, ValueError) as exc:
+        raise ConfigError(f"the request is not plain JSON ({exc}); use strings, numbers, lists and dicts in extra= and schema=") from exc
+
+
+def lead(call: Call, flight: Flight) -> Steps[Completion]:
+    """Ask for everybody who asks the same, and let them know how it ended, whatever happens."""
+    assert call.key is not None
+    try:
+        # Between our look-up and our joining, another leader may have landed.
+        found = yield Lookup(call.key, memory_only=True)
+        if found is not MISS:
+            flight.land(found.kept)
+            return (yield from replay(call, found))
+        completion = yield from live(call, keep=True, landed=flight.land)
+    except ProviderError as error:
+        flight.fail(error)
+        raise
+    finally:
+        flight.abandon()  # does nothing where the flight has ended
+    return completion
+
+
+def replay(call: Call, found: Found) -> Steps[Completion]:
+    """Give a kept answer again: at once, or with the pauses of the first time."""
+    kept = found.kept
+    call.ledger.book_lookup()
+    if call.emit:
+        clock = 0.0
+        for at, event in replayed_events(kept):
+            if call.replay_recorded and at > clock:
+                yield Sleep(at - clock)
+                clock = at
+                call.ledger.book_lookup()
+            yield Emit([event])
+            call.ledger.book_consumer()
+    return finish(call, kept, "replayed", found)
+
+
+def replayed_events(kept: Kept) -> list[tuple[float, StreamEvent]]:
+    """The events of a kept answer with their times: as they came where that is known, else each channel in one piece."""
+    reply = kept.reply
+    pieces = kept.pieces or ((kept.latency_s, "reasoning", len(reply.reasoning)), (kept.latency_s, "text", len(reply.text)))
+    channels, taken = {"reasoning": reply.reasoning, "text": reply.text}, {"reasoning": 0, "text": 0}
+    events = []
+    for at, kind, size in pieces:
+        if kind in channels and size:
+            start = taken[kind]
+            taken[kind] = start + size
+            events.append((at, StreamEvent(kind, channels[kind][start : start + size])))
+    return events
+
+
+def live(call: Call, *, keep: bool, landed: Callable[[Kept], None] | None = None) -> Steps[Completion]:
+    """Ask the service, again where that can help, and keep the answer."""
+    reply = yield from attempts(call)
+    ledger = call.ledger
+    ttft = next((at for at, kind, _ in ledger.pieces), None)
+    ttfa = next((at for at, kind, _ in ledger.pieces if kind == "text"), None)
+    price = None if reply.cost_usd is not None else call.policy.prices(call.context.model)
+    cost = reply.cost_usd if price is None else cost_of(reply.usage, price)
+    if cost is None and call.provider.free:
+        cost = 0.0
+    kept = Kept(
+        reply=reply,
+        at=call.at,
+        latency_s=ledger.attempt_s,
+        ttft_s=ttft,
+        ttfa_s=ttfa,
+        pieces=tuple(ledger.pieces),
+        cost_usd=cost,
+        price_date=price.date if price else None,
+    )
+    parsed(call.request, reply)  # an answer that breaks its schema is shown to the caller, and not kept
+    if keep and reply.keepable:
+        assert call.key is not None
+        yield Keep(call.key, kept)
+    if landed is not None:
+        landed(kept)
+    ledger.book_lookup()
+    return finish(call, kept, "live")
+
+
+def attempts(call: Call) -> Steps[Reply]:
+    """Ask until there is an answer or no hope."""
+    assert call.wire is not None
+    ledger, retry = call.ledger, call.policy.retry
+    while True:
+        call.attempts += 1
+        ledger.book_lookup()
+        try:
+            if call.stream:
+                reply = yield from streamed(call)
+            else:
+                reply = yield from call.provider.answer(call.request, call.wire)
+        except (ProviderError, httpx.HTTPError, httpx.InvalidURL) as exc:
+            error = translated(exc, call.provider, call.request.model)
+        else:
+            ledger.book_attempt()
+            return reply
+        ledger.book_failure()
+        error.attempts = call.attempts
+        pause = None if call.emitted else retry.wait(error, call.attempts, ledger.sleep_s)
+        if pause is None:
+            raise error
+        yield Sleep(pause)
+        ledger.book_sleep()
+
+
+def streamed(call: Call) -> Steps[Reply]:
+    """One streamed attempt: bytes in, events out, arrivals noted."""
+    assert call.wire is not None
+    provider, request, ledger = call.provider, call.request, call.ledger
+    response = yield from provider.send(provider.build(call.wire, stream=True, timeout_s=request.timeout_s), stream=True, model=request.model)
+    reader = provider.reader(request)
+    limit_s = request.timeout_s or DEFAULT_TIMEOUT_S
+    read, pieces = Read(response), ledger.pieces
+    while True:
+        try:
+            chunk = yield read
+        except httpx.HTTPError as exc:
+            if reader.done:  # all was said before the connection broke
+                break
+            raise interrupted(exc, call, reader) if pieces else exc
+        if chunk is None:
+            break
+        events = reader.feed(chunk)
+        if events:
+            yield from arrived(call, events)
+        else:
+            ledger.book_attempt()
+        if reader.failure is not None:
+            raise reader.failure
+        if ledger.attempt_s > limit_s:
+            why = f"{provider.name} was still streaming after {limit_s:g} s; give it more with timeout_s="
+            raise ProviderTimeoutError(why, provider=provider.name, model=request.model, partial=reader.text)
+    reply = reader.close()
+    if reader.tail:
+        yield from arrived(call, reader.tail)
+    return reply if reply.request_id else replace(reply, request_id=request_id(response))
+
+
+def arrived(call: Call, events: list[StreamEvent]) -> Steps[None]:
+    """Note when events came, and hand them to the reader of the stream if there is one."""
+    ledger = call.ledger
+    ledger.book_attempt()
+    at = ledger.attempt_s
+    ledger.pieces += [(at, event.kind, len(event.text)) for event in events]
+    if call.emit:
+        call.emitted = True
+        yield Emit(events)
+        ledger.book_consumer()
+
+
+def interrupted(error: httpx.HTTPError, call: Call, reader: Reader) -> ProviderError:
+    """The error of a stream that broke off after it had begun, with what had arrived."""
+    name, model = call.provider.name, call.request.model
+    if isinstance(error, httpx.TimeoutException):
+        ours: ProviderError = ProviderTimeoutError(f"{name} fell silent in the middle of its answer", provider=name, model=model)
+    else:
+        ours = StreamInterrupted(f"the stream of {name} broke off in the middle of its answer", provider=name, model=model)
+    ours.partial = reader.text
+    ours.__cause__ = error
+    return ours
+
+
+def translated(error: Exception, provider: Provider, model: str | None) -> ProviderError:
+    """Turn what the transport raised into one of our errors, with the address and the next step."""
+    if isinstance(error, ProviderError):
+        return error
+    where, why = provider.shown_url, provider.scrub(str(error) or type(error).__name__)
+    facts: dict[str, Any] = {"provider": provider.name, "model": model}  # keyword arguments of an exception
+    if isinstance(error, httpx.TimeoutException):
+        ours: ProviderError = ProviderTimeoutError(f"{provider.name} at {where} did not answer in time ({why}); see timeout_s=", **facts)
+    elif isinstance(error, httpx.ConnectError):
+        ours = UnreachableError(f"can't reach {provider.name} at {where} ({why}); is it running, and is the address right?", **facts)
+    elif isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+        ours = UnreachableError(f"the address of {provider.name}, {where}, can't be used ({why})", **facts)
+        ours.retryable = False
+    elif isinstance(error, httpx.DecodingError):
+        ours = ReplyError(f"{provider.name} at {where} sent bytes that can't be decoded ({why})", **facts)
+    else:
+        ours = UnreachableError(f"the connection to {provider.name} at {where} broke ({why})", **facts)
+    ours.__cause__ = error
+    return ours
+
+
+def finish(call: Call, kept: Kept, provenance: Provenance, found: Found | None = None) -> Completion:
+    """Make the completion: the answer, how it came about, what it cost or saved."""
+    reply = kept.reply
+    lives = provenance == "live"
+    return Completion(
+        text=reply.text,
+        reasoning=reply.reasoning,
+        parsed=parsed(call.request, reply),
+        tool_calls=reply.tool_calls,
+        finish_reason=reply.finish_reason,
+        provider=call.context.provider,
+        model=call.context.model,
+        served_model=reply.served_model,
+        usage=reply.usage,
+        timing=call.ledger.timing(kept if lives else None, call.stall_s()),
+        cost_usd=kept.cost_usd if lives else 0.0,
+        price_date=kept.price_date,
+        provenance=provenance,
+        cache_tier=found.tier if found else None,
+        attempts=call.attempts if lives else 0,
+        request_id=reply.request_id,
+        call_id=call.call_id,
+        logprobs=reply.logprobs,
+        reported=dict(reply.reported) if reply.reported else {},
+        saved_s=None if lives else kept.latency_s,
+        saved_usd=None if lives else kept.cost_usd,
+    )
+
+
+def parsed(request: ChatRequest, reply: Reply) -> Any:  # whatever the schema describes
+    """Read the answer as JSON where a schema was asked for."""
+    if request.schema is None or reply.finish_reason == "tool_calls":
+        return None
+    try:
+        return json.loads(reply.text)
+    except ValueError as exc:
+        why = "it was cut by max_tokens" if reply.finish_reason == "length" else str(exc)
+        raise ReplyError(f"the answer of {request.model} is not the JSON that schema= asks for: {why}", model=request.model, partial=reply.text) from exc
+
+
+def exchange(provider: Provider, steps: Steps[T], model: str | None = None) -> Steps[T]:
+    """Carry out steps that are no model call (a list of models, say), with its transport errors translated.
+
+    """
+    try:
+        return (yield from steps)
+    except (httpx.HTTPError, httpx.InvalidURL) as exc:
+        raise translated(exc, provider, model) from exc

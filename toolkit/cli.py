@@ -1,0 +1,250 @@
+"""The ``toolkit`` command. Exit codes: 0 good, 1 the work failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import __version__, defaults, settings
+from .errors import ConfigError, ToolkitError
+from .render import plain, seconds, side_by_side_text, text_table, usd
+from .types import Health
+
+__all__ = ["main"]
+
+DEMO_MODELS = ["embedded/ngram-2", "embedded/ngram-3", "embedded/ngram-4"]
+DEMO_PROMPTS = [
+    "The for statement",
+    "A class definition",
+    "An exception is",
+    "The import statement",
+    "String literals are",
+    "The value of a dictionary",
+    "A generator function",
+    "The with statement",
+]
+DEMO_REPEATS = 10
+DEFAULT_PORT = 8501
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    args = parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = args.run
+    try:
+        return run(args)
+    except ConfigError as error:
+        return tell(error, args, 2)
+    except ToolkitError as error:
+        return tell(error, args, 1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader (`head`, say) has had enough
+        sys.stderr.close()
+        return 1
+
+
+def tell(error: ToolkitError, args: argparse.Namespace, code: int) -> int:
+    if getattr(args, "json", False):
+        print(json.dumps({"error": type(error).__name__, "message": str(error)}))
+    else:
+        print(f"toolkit: {plain(str(error))}", file=sys.stderr)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="toolkit", description="Compare language models: answers, latency, cost.")
+    top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    demo = command(commands, "demo", show_demo, "compare the embedded models, without a key or a network")
+    demo.add_argument("--repeats", type=int, default=DEMO_REPEATS, help="how often each prompt is asked (default %(default)s)")
+
+    ask = command(commands, "ask", show_answer, "ask one model and print its answer as it comes")
+    ask.add_argument("model", help="provider/name, for example embedded/ngram-3")
+    ask.add_argument("prompt", help="the prompt, or - to read it from standard input")
+    add_options(ask)
+
+    compare = command(commands, "compare", show_comparison, "ask several models the same prompts")
+    compare.add_argument("models", nargs="+", metavar="MODEL", help="provider/name")
+    compare.add_argument("--prompt", action="append", default=[], help="a prompt; may be given several times")
+    compare.add_argument("--prompts", type=Path, metavar="FILE", help="a text file, one prompt a line, or a CSV file with a column 'prompt'")
+    compare.add_argument("--template", help="'... {column} ...' for a CSV file's columns")
+    compare.add_argument("--repeats", type=int, default=1)
+    compare.add_argument("--concurrency", type=int, default=16)
+    compare.add_argument("--name", help="what to call this comparison")
+    compare.add_argument("--out", type=Path, metavar="FILE", help="write the rows to a .csv or .parquet file")
+    add_options(compare)
+
+    dashboard = command(commands, "dashboard", show_dashboard, "serve the dashboard on this machine", machine=False)
+    dashboard.add_argument("--journal", help="the journal to show (default: the one that TOOLKIT_JOURNAL names)")
+    dashboard.add_argument("--port", type=int, default=DEFAULT_PORT, help="the next free one is taken where it is in use")
+    dashboard.add_argument("--address", default="127.0.0.1", help="where to listen (default %(default)s: this machine only)")
+
+    doctor = command(commands, "doctor", show_health, "say for each provider whether it can be used, and what to do if not")
+    doctor.add_argument("providers", nargs="*", metavar="PROVIDER")
+
+    models = command(commands, "models", show_models, "list the models of a provider")
+    models.add_argument("provider")
+    return top
+
+
+def command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], about: str, *, machine: bool = True
+) -> argparse.ArgumentParser:  # commands: argparse keeps the type of its subparsers to itself
+    added: argparse.ArgumentParser = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+    added.set_defaults(run=run)
+    if machine:
+        added.add_argument("--json", action="store_true", help="print JSON, for machines")
+    return added
+
+
+def add_options(to: argparse.ArgumentParser) -> None:
+    to.add_argument("--system", help="a system message")
+    to.add_argument("--temperature", type=float)
+    to.add_argument("--max-tokens", type=int)
+    to.add_argument("--seed", type=int)
+    to.add_argument("--no-cache", action="store_true", help="ask anew and keep nothing")
+
+
+def options_of(args: argparse.Namespace) -> dict[str, Any]:  # each option has its own type
+    return {
+        "system": args.system,
+        "temperature": args.temperature,
+        "max_tokens": args.max_tokens,
+        "seed": args.seed,
+        "cache": not args.no_cache,
+    }
+
+
+def show_demo(args: argparse.Namespace) -> int:
+    result = defaults.compare(DEMO_MODELS, DEMO_PROMPTS, repeats=args.repeats, name="demo", seed=7, temperature=0.8, max_tokens=32)
+    if args.json:
+        return print_rows(result)
+    print("Three n-gram models, trained on Python's own documentation, answer eight prompts. They are real and tiny: no key, no network.\n")
+    print_side_by_side(result)
+    print_latency(result)
+    print(f"{result.cached_sentence()[0].upper()}{result.cached_sentence()[1:]}.")
+    print(f"Journal: {settings.journal_url()}\nNext: `toolkit dashboard` shows these calls in the browser.")
+    return 0
+
+
+def print_side_by_side(result: Any) -> None:  # Comparison, whose module brings pandas
+    table = result.side_by_side()
+    rows = [[prompt, *(answer or "" for answer in answers)] for (_, prompt), answers in zip(table.index, table.to_numpy().tolist())]
+    print(side_by_side_text(["prompt", *table.columns], rows), end="\n\n")
+
+
+def print_latency(result: Any) -> None:  # Comparison
+    print(result.text(), end="\n\n")
+    notes = {note for note in result.latency().query("q < 0.99")["note"] if note}
+    for note in sorted(notes):
+        print(f"– {note}")
+    if notes:
+        print()
+
+
+def print_rows(result: Any) -> int:  # Comparison
+    print(result.frame.to_json(orient="records", date_format="iso"))
+    return 0 if (result.frame["status"] == "ok").all() and not result.missing else 1
+
+
+def show_answer(args: argparse.Namespace) -> int:
+    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    client = defaults.client()
+    if args.json:
+        done = client.generate_text(args.model, prompt, **options_of(args))
+        print(json.dumps(dataclasses.asdict(done), default=str))
+        return 0
+    for event in client.stream_text(args.model, prompt, **options_of(args)):
+        if event.completion is not None:
+            time = event.completion.timing
+            took = f"{seconds(time.latency_s)}, first token {seconds(time.ttft_s)}" if time.latency_s is not None else seconds(time.total_s)
+            print(f"\n\n[{event.completion.provenance}, {took}, {usd(event.completion.cost_usd)}]", file=sys.stderr)
+        elif event.kind == "text":
+            print(plain(event.text), end="", flush=True)
+    return 0
+
+
+def show_comparison(args: argparse.Namespace) -> int:
+    prompts, template = read_prompt_arguments(args)
+    result = defaults.compare(
+        args.models, prompts, template=template, repeats=args.repeats, concurrency=args.concurrency, name=args.name, **options_of(args)
+    )
+    if args.out is not None:
+        write_rows(result, args.out)
+    if args.json:
+        return print_rows(result)
+    print_side_by_side(result)
+    print_latency(result)
+    errors = result.errors()
+    for error in errors.itertuples():
+        print(f"{error.count} × {error.error_type} ({error.models}): {plain(str(error.message))}\n  → {error.next_step}", file=sys.stderr)
+    return 1 if len(errors) or result.missing else 0
+
+
+def read_prompt_arguments(args: argparse.Namespace) -> tuple[Any, str | None]:
+    """The prompts as ``compare`` takes them: a list, or a frame where a CSV file was named."""
+    if args.prompts is None:
+        if not args.prompt:
+            raise ConfigError("give prompts: --prompt 'some text', or --prompts FILE")
+        return args.prompt, args.template
+    try:
+        if args.prompts.suffix == ".csv":
+            import pandas as pd
+
+            return pd.read_csv(args.prompts), args.template
+        lines = args.prompts.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"can't read {args.prompts}: {exc}") from exc
+    return [*args.prompt, *(line for line in lines if line.strip())], args.template
+
+
+def write_rows(result: Any, path: Path) -> None:  # Comparison
+    writers = {".csv": lambda: result.frame.to_csv(path, index=False), ".parquet": lambda: result.frame.astype({"reference": "str"}).to_parquet(path)}
+    if path.suffix not in writers:
+        raise ConfigError(f"--out {path}: it ends in .csv or .parquet")
+    writers[path.suffix]()
+
+
+def show_dashboard(args: argparse.Namespace) -> int:
+    try:
+        from dashboard.serve import run
+    except ImportError as exc:
+        raise ConfigError(f"the dashboard needs its extra ({exc.name} is missing): pip install 'model-comparison-toolkit[dashboard]'") from exc
+    return run(args.journal or settings.journal_url(), args.port, address=args.address)
+
+
+def show_health(args: argparse.Namespace) -> int:
+    client = defaults.client()
+    found = [client.health_check(name) for name in args.providers] if args.providers else client.health_check()
+    assert isinstance(found, list)
+    healths = [health for health in found if isinstance(health, Health)]
+    if args.json:
+        print(json.dumps([dataclasses.asdict(health) for health in healths]))
+    else:
+        rows = [[h.provider, "ok" if h.ok else "not configured" if not h.configured else "not ok", seconds(h.latency_s), h.detail] for h in healths]
+        print(text_table(["provider", "state", "latency", "detail"], rows, right=False))
+        print(f"\nhome     {settings.home()}\njournal  {settings.journal_url()}\ncache    {settings.cache_folder()}")
+    named = bool(args.providers)
+    return 1 if named and not all(health.ok for health in healths) else 0
+
+
+def show_models(args: argparse.Namespace) -> int:
+    models = defaults.client().list_models(args.provider)
+    if args.json:
+        print(json.dumps([dataclasses.asdict(model) for model in models], default=str))
+    else:
+        for model in models:
+            print(plain(f"{args.provider}/{model.id}"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,648 @@
+"""``Client`` and ``AsyncClient`` own the transports; each method is a line or two over ``call`` and ``drive``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from . import settings
+from .cache.tiers import ResponseCache
+from .call import Policy, ask, exchange
+from .drive import AsyncDriver, LoopWatch, ThreadDriver
+from .errors import ConfigError, ToolkitError
+from .monitor.journal import Journal, open_journal
+from .monitor.outcomes import CallContext, Outcome
+from .pricing import Price
+from .providers.base import Provider
+from .providers.registry import known_providers, provider_class, split_model
+from .transports import AsyncTransports, ThreadTransports, TransportChoice
+from .types import CacheMode, ChatRequest, Completion, Health, ImagePart, Message, ModelInfo, PullProgress, StreamEvent, TextPart
+from .wire.retry import Retry
+from .wire.steps import Steps
+
+__all__ = ["AsyncClient", "Client", "Options", "Prompt", "read_messages"]
+
+Prompt = str | Sequence[Message | Mapping[str, Any]]
+"""A string, or messages: ``Message`` objects or ``{"role", "content"}`` dicts as the services know them."""
+
+Observer = Callable[[Outcome], None]
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of a text call: see ``Client.generate_text``."""
+
+    system: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    stop: str | Sequence[str] | None = None
+    seed: int | None = None
+    schema: Mapping[str, Any] | None = None  # JSON Schema
+    timeout_s: float | None = None
+    extra: Mapping[str, Any] | None = None  # any JSON
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, low=0.0)
+        check_number("top_p", self.top_p, low=0.0, high=1.0)
+        check_number("max_tokens", self.max_tokens, low=1)
+        check_number("timeout_s", self.timeout_s, low=0.0, above=True)
+        if self.schema is not None and not isinstance(self.schema, Mapping):
+            raise ConfigError(f"schema= takes a JSON Schema as a dict, not {type(self.schema).__name__}")
+
+
+def check_number(name: str, value: float | None, *, low: float, high: float = math.inf, above: bool = False) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int | float) or not low <= value <= high or (above and value == low):
+        bounds = f"from {low:g} to {high:g}" if high < math.inf else f"{'above' if above else 'of at least'} {low:g}"
+        raise ConfigError(f"{name}={value!r} is not a number {bounds}")
+
+
+def read_messages(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:
+    """Turn a prompt into messages.
+
+    Raises
+    ------
+    ConfigError
+        If it is empty or not made of messages.
+    """
+    if isinstance(prompt, str):
+        messages: tuple[Message, ...] = (Message(role="user", content=prompt),)
+    elif isinstance(prompt, Message | Mapping):
+        raise ConfigError("prompt= takes a string or a list of messages; put this message into a list")
+    else:
+        messages = tuple(message if isinstance(message, Message) else read_message(message) for message in prompt)
+    if not any(message.content or message.tool_calls for message in messages):
+        raise ConfigError("the prompt is empty; give some text or at least one message")
+    return (Message(role="system", content=system), *messages) if system else messages
+
+
+def read_message(message: Any) -> Message:  # what a user gave us
+    if not isinstance(message, Mapping) or message.get("role") not in ROLES:
+        raise ConfigError(f"a message is a dict with a role ({', '.join(ROLES)}) and a content; got {type(message).__name__}")
+    unknown = set(message) - {"role", "content", "tool_call_id", "name"}
+    if unknown:
+        raise ConfigError(f"a message dict has role, content, tool_call_id and name; for {', '.join(sorted(unknown))} use tk.Message")
+    content = message.get("content", "")
+    if not isinstance(content, str):
+        content = tuple(read_part(part) for part in content)
+    return Message(role=message["role"], content=content, tool_call_id=message.get("tool_call_id"), name=message.get("name"))
+
+
+def read_part(part: Any) -> TextPart | ImagePart:  # what a user gave us
+    if isinstance(part, TextPart | ImagePart):
+        return part
+    if isinstance(part, str):
+        return TextPart(text=part)
+    if isinstance(part, Mapping) and isinstance(part.get("text"), str):
+        return TextPart(text=part["text"])
+    if isinstance(part, Mapping) and isinstance(part.get("image_url"), Mapping):
+        return ImagePart(url=str(part["image_url"].get("url")))
+    raise ConfigError("a part of a message is text, {'type': 'text', 'text': ...}, {'type': 'image_url', ...} or tk.ImagePart")
+
+
+def build_request(name: str, prompt: Prompt, options: Options) -> ChatRequest:
+    stop = options.stop
+    return ChatRequest(
+        model=name,
+        messages=read_messages(prompt, options.system),
+        temperature=options.temperature,
+        max_tokens=options.max_tokens,
+        top_p=options.top_p,
+        stop=() if stop is None else (stop,) if isinstance(stop, str) else tuple(stop),
+        seed=options.seed,
+        schema=options.schema,
+        timeout_s=options.timeout_s,
+        extra=options.extra or {},
+    )
+
+
+class Toolbox:
+    """What both clients have in common: providers, policy, and calls as steps."""
+
+    def __init__(
+        self,
+        *,
+        base_urls: Mapping[str, str] | None,
+        api_keys: Mapping[str, str] | None,
+        cache: ResponseCache | bool | None,
+        journal: Journal | str | bool | None,
+        retry: Retry | None,
+        prices: Mapping[str, Price] | None,
+        stalled: Callable[[], float],
+    ) -> None:
+        self.base_urls = dict(base_urls or {})
+        self.api_keys = dict(api_keys or {})
+        for name in (*self.base_urls, *self.api_keys):
+            provider_class(name)  # a misspelt name is told now, not when the address is silently ignored
+        self.cache = open_cache(cache)
+        self.journal = open_journal(journal if isinstance(journal, str) else None) if journal is True or isinstance(journal, str) else journal
+        record = self.journal.append if self.journal else lambda _outcome: None
+        self.policy = Policy(
+            retry=retry or Retry(),
+            prices=dict(prices or {}).get,
+            record=record,
+            record_content=settings.record_content(),
+            stalled=stalled,
+        )
+        self._providers: dict[str, Provider] = {}
+        self._in_process: dict[str, Any] = {}  # transports, sync and async at once
+
+    def provider(self, name: str) -> Provider:
+        """Return the provider of a name, made on first use with its address and key.
+
+        Raises
+        ------
+        ConfigError
+            If there is none of that name, or its key is missing; the message names the variable to set.
+        """
+        found = self._providers.get(name)
+        if found is None:
+            found = self._providers[name] = self.make_provider(name)
+        return found
+
+    def make_provider(self, name: str) -> Provider:
+        kind = provider_class(name)
+        address = self.base_urls.get(name) or next(filter(None, map(settings.variable, kind.url_vars)), None)
+        key = self.api_keys.get(name) or (settings.variable(kind.key_var) if kind.key_var else None)
+        if kind.key_required and not key and not address:
+            raise ConfigError(f"{name} needs a key: set {kind.key_var}, or give Client(api_keys={{{name!r}: ...}})")
+        provider = kind(base_url=kind.read_address(address) if address else None, api_key=key)
+        transport = provider.transport()
+        if transport is not None:
+            self._in_process[provider.url.host] = transport
+        return provider
+
+    def in_process(self, host: str) -> Any:  # a sync and an async transport at once
+        return self._in_process.get(host)
+
+    def ask(
+        self,
+        model: str,
+        prompt: Prompt,
+        options: Options,
+        *,
+        cache: CacheMode,
+        context: Mapping[str, Any] | None = None,
+        stream: bool = False,
+        emit: bool = False,
+        replay: str = "instant",
+        observe: Observer | None = None,
+    ) -> Steps[Completion]:
+        provider_name, name = split_model(model)
+        if cache not in (True, False, "refresh", "only"):
+            raise ConfigError(f"cache={cache!r}: it is True, False, 'refresh' or 'only'")
+        if replay not in ("instant", "recorded"):
+            raise ConfigError(f"replay={replay!r}: it is 'instant' or 'recorded'")
+        provider = self.provider(provider_name)
+        return ask(
+            provider,
+            build_request(name, prompt, options),
+            context=CallContext(provider=provider_name, model=model, **{"label": model, **(context or {})}),
+            policy=self.policy if observe is None else self.observed(observe),
+            cache=cache,
+            stream=stream,
+            emit=emit,
+            replay_recorded=replay == "recorded",
+        )
+
+    def observed(self, observe: Observer) -> Policy:
+        """The same policy, with one more who is told of each outcome."""
+        record = self.policy.record
+
+        def tell(outcome: Outcome) -> None:
+            record(outcome)
+            observe(outcome)
+
+        return replace(self.policy, record=tell)
+
+    def exchange(self, provider_name: str, steps: Callable[[Provider], Steps[Any]], model: str | None = None) -> Steps[Any]:
+        provider = self.provider(provider_name)
+        return exchange(provider, steps(provider), model)
+
+    def known(self) -> list[str]:
+        return known_providers()
+
+
+def open_cache(cache: ResponseCache | bool | None) -> ResponseCache | None:
+    """``True`` is the shared cache in the toolkit's folder, ``None`` or ``False`` none at all."""
+    if isinstance(cache, ResponseCache):
+        return cache
+    return ResponseCache(settings.cache_folder()) if cache else None
+
+
+def unwell(name: str, error: Exception) -> Health:
+    configured = not isinstance(error, ConfigError)
+    return Health(provider=name, ok=False, detail=str(error), configured=configured)
+
+
+class Client:
+    """Ask models from threads, scripts and notebook cells.
+
+    Parameters
+    ----------
+    base_urls : mapping, optional
+        Provider name to address, for example ``{"ollama": "http://127.0.0.1:11434"}``.
+    api_keys : mapping, optional
+        Provider name to key; by default each provider's own environment variable is read.
+    cache : ResponseCache or bool
+        ``True`` keeps answers under ``TOOLKIT_HOME``; ``False`` keeps none.
+    journal : Journal, str or bool
+        ``True`` writes the journal that ``TOOLKIT_JOURNAL`` names; a string is a path; ``False`` writes none.
+    retry : Retry, optional
+        How often and how long to wait after an error that may pass.
+    prices : mapping, optional
+        ``"provider/name"`` to ``Price``: your own table.
+    transport : str or callable
+        ``"httpx"``, ``"fast"`` (Rust; the extra ``fast``), or a callable that makes an ``httpx.BaseTransport``.
+    sleep : callable
+        Waits between attempts; a test can count instead.
+
+    Examples
+    --------
+    >>> with Client(cache=False, journal=False) as client:
+    ...     answer = client.generate_text("scripted/echo", "Hello")
+    >>> answer.text
+    'Hello'
+    """
+
+    def __init__(
+        self,
+        *,
+        base_urls: Mapping[str, str] | None = None,
+        api_keys: Mapping[str, str] | None = None,
+        cache: ResponseCache | bool | None = True,
+        journal: Journal | str | bool | None = True,
+        retry: Retry | None = None,
+        prices: Mapping[str, Price] | None = None,
+        transport: TransportChoice = "httpx",
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._tools = Toolbox(
+            base_urls=base_urls, api_keys=api_keys, cache=cache, journal=journal, retry=retry, prices=prices, stalled=lambda: 0.0
+        )
+        self._driver = ThreadDriver(
+            transports=ThreadTransports(transport), in_process=self._tools.in_process, cache=self._tools.cache, sleep=sleep
+        )
+
+    def __repr__(self) -> str:
+        return f"<Client of {', '.join(sorted(self._tools._providers)) or 'no provider yet'}>"
+
+    @property
+    def cache(self) -> ResponseCache | None:
+        """The cache of answers, or ``None``."""
+        return self._tools.cache
+
+    @property
+    def journal(self) -> Journal | None:
+        """The journal that calls are written to, or ``None``."""
+        return self._tools.journal or None
+
+    def generate_text(
+        self,
+        model: str,
+        prompt: Prompt,
+        *,
+        system: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        top_p: float | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        schema: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+        cache: CacheMode = True,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Completion:
+        """Ask a model and return its whole answer.
+
+        Parameters
+        ----------
+        model : str
+            ``"provider/name"``; everything after the first slash is the provider's own name.
+        prompt : str or list of messages
+            ``tk.Message`` objects or ``{"role", "content"}`` dicts.
+        system : str, optional
+            A system message to put first.
+        temperature, top_p, max_tokens, stop, seed
+            Sampling, as the service understands it; what you leave out is not sent.
+        schema : dict, optional
+            A JSON Schema; the value read from the answer is ``completion.parsed``.
+        timeout_s : float, optional
+            Seconds for one attempt; 600 by default.
+        cache : bool or str
+            ``True``, ``False``, ``"refresh"`` (ask again and keep that) or ``"only"`` (never ask).
+        extra : dict, optional
+            Sent to the service as it stands; part of the cache key.
+
+        Returns
+        -------
+        Completion
+
+        Raises
+        ------
+        ConfigError
+            For a wrong argument, an unknown provider or a missing key.
+        ProviderError
+            When the service gave no usable answer; see ``toolkit.errors``.
+        CacheMiss
+            With ``cache="only"`` and nothing kept.
+
+        Examples
+        --------
+        >>> Client(cache=False, journal=False).generate_text("scripted/echo", "Hello").text
+        'Hello'
+        """
+        options = Options(
+            system=system, temperature=temperature, max_tokens=max_tokens, top_p=top_p, stop=stop, seed=seed, schema=schema, timeout_s=timeout_s, extra=extra
+        )  # fmt: skip
+        return self._driver.run(self._tools.ask(model, prompt, options, cache=cache))
+
+    def stream_text(
+        self,
+        model: str,
+        prompt: Prompt,
+        *,
+        system: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        top_p: float | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        schema: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+        cache: CacheMode = True,
+        extra: Mapping[str, Any] | None = None,
+        replay: str = "instant",
+    ) -> Iterator[StreamEvent]:
+        """Ask a model and return its answer piece by piece.
+
+        The parameters are those of ``generate_text``, and ``replay``: a kept answer comes ``"instant"`` or with the pauses of the
+        first time (``"recorded"``).
+
+        Returns
+        -------
+        iterator of StreamEvent
+            ``.kind`` is ``"text"``, ``"reasoning"`` or, once and last, ``"end"``; the last carries ``.completion``.
+
+        Raises
+        ------
+        StreamInterrupted
+            When the stream broke off; ``.partial`` holds what had arrived. Other errors as for ``generate_text``.
+
+        Examples
+        --------
+        >>> for event in Client(cache=False, journal=False).stream_text("scripted/echo", "Hello"):
+        ...     print(event.text, end="")
+        Hello
+        """
+        options = Options(
+            system=system, temperature=temperature, max_tokens=max_tokens, top_p=top_p, stop=stop, seed=seed, schema=schema, timeout_s=timeout_s, extra=extra
+        )  # fmt: skip
+        return self._driver.stream(self._tools.ask(model, prompt, options, cache=cache, emit=True, replay=replay))
+
+    def ask(
+        self,
+        model: str,
+        prompt: Prompt,
+        options: Options,
+        *,
+        cache: CacheMode = True,
+        stream: bool = False,
+        context: Mapping[str, Any] | None = None,
+        observe: Observer | None = None,
+    ) -> Completion:
+        """Ask with prepared options, as a comparison does.
+
+        ``context`` names the label, the run, the prompt and the repeat; ``observe`` is told how the call ended, also when it failed.
+        """
+        steps = self._tools.ask(model, prompt, options, cache=cache, stream=stream, context=context, observe=observe)
+        return self._driver.run(steps)
+
+    def list_models(self, provider: str) -> list[ModelInfo]:
+        """Return the models that a provider offers.
+
+        Raises
+        ------
+        ConfigError, ProviderError
+
+        Examples
+        --------
+        >>> [model.id for model in Client(cache=False, journal=False).list_models("embedded")][:2]
+        ['ngram-1', 'ngram-2']
+        """
+        models: list[ModelInfo] = self._driver.run(self._tools.exchange(provider, lambda p: p.list_models()))
+        return models
+
+    def health_check(self, provider: str | None = None) -> Health | list[Health]:
+        """Say whether a provider (or, without a name, each one) can be used right now. Never raises."""
+        if provider is None:
+            return [self._health(name) for name in self._tools.known()]
+        return self._health(provider)
+
+    def _health(self, name: str) -> Health:
+        start = time.perf_counter()
+        try:
+            health: Health = self._driver.run(self._tools.exchange(name, lambda p: p.health()))
+        except ToolkitError as error:
+            return unwell(name, error)
+        return with_latency(health, time.perf_counter() - start)
+
+    def pull_model(self, model: str) -> Iterator[PullProgress]:
+        """Download a model to its server; give the progress as it goes (Ollama).
+
+        Examples
+        --------
+        ``for step in client.pull_model("ollama/llama3.2:1b"): print(step.status, step.completed_bytes, step.total_bytes)``
+        """
+        provider, name = split_model(model)
+        return self._driver.stream(self._tools.exchange(provider, lambda p: p.pull_model(name), name))
+
+    def delete_model(self, model: str) -> None:
+        """Delete a model from its server (Ollama).
+
+        Raises
+        ------
+        NotFoundError
+            If the server has no such model.
+        """
+        provider, name = split_model(model)
+        self._driver.run(self._tools.exchange(provider, lambda p: p.delete_model(name), name))
+
+    def close(self) -> None:
+        """Close all connections and write what the journal still holds."""
+        self._driver.transports.close()
+        if self._tools.journal:
+            self._tools.journal.flush()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def with_latency(health: Health, latency_s: float) -> Health:
+    return Health(provider=health.provider, ok=health.ok, latency_s=latency_s, detail=health.detail, configured=health.configured)
+
+
+class AsyncClient:
+    """The twin of ``Client`` for event loops: the same methods, awaited; the same parameters.
+
+    Examples
+    --------
+    >>> async def main():
+    ...     async with AsyncClient(cache=False, journal=False) as client:
+    ...         return (await client.generate_text("scripted/echo", "Hello")).text
+    >>> asyncio.run(main())
+    'Hello'
+    """
+
+    def __init__(
+        self,
+        *,
+        base_urls: Mapping[str, str] | None = None,
+        api_keys: Mapping[str, str] | None = None,
+        cache: ResponseCache | bool | None = True,
+        journal: Journal | str | bool | None = True,
+        retry: Retry | None = None,
+        prices: Mapping[str, Price] | None = None,
+        transport: TransportChoice = "httpx",
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._watch = LoopWatch()
+        self._tools = Toolbox(
+            base_urls=base_urls, api_keys=api_keys, cache=cache, journal=journal, retry=retry, prices=prices, stalled=self._watch.stalled
+        )
+        self._driver = AsyncDriver(
+            transports=AsyncTransports(transport), in_process=self._tools.in_process, cache=self._tools.cache, sleep=sleep
+        )
+
+    def __repr__(self) -> str:
+        return f"<AsyncClient of {', '.join(sorted(self._tools._providers)) or 'no provider yet'}>"
+
+    @property
+    def cache(self) -> ResponseCache | None:
+        """The cache of answers, or ``None``."""
+        return self._tools.cache
+
+    @property
+    def journal(self) -> Journal | None:
+        """The journal that calls are written to, or ``None``."""
+        return self._tools.journal or None
+
+    async def generate_text(
+        self,
+        model: str,
+        prompt: Prompt,
+        *,
+        system: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        top_p: float | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        schema: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+        cache: CacheMode = True,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Completion:
+        """Ask a model and return its whole answer: see ``Client.generate_text``."""
+        options = Options(
+            system=system, temperature=temperature, max_tokens=max_tokens, top_p=top_p, stop=stop, seed=seed, schema=schema, timeout_s=timeout_s, extra=extra
+        )  # fmt: skip
+        return await self.ask(model, prompt, options, cache=cache)
+
+    async def stream_text(
+        self,
+        model: str,
+        prompt: Prompt,
+        *,
+        system: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        top_p: float | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        schema: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+        cache: CacheMode = True,
+        extra: Mapping[str, Any] | None = None,
+        replay: str = "instant",
+    ) -> AsyncIterator[StreamEvent]:
+        """Ask a model and give its answer piece by piece: see ``Client.stream_text``."""
+        options = Options(
+            system=system, temperature=temperature, max_tokens=max_tokens, top_p=top_p, stop=stop, seed=seed, schema=schema, timeout_s=timeout_s, extra=extra
+        )  # fmt: skip
+        events = self._driver.stream(self._tools.ask(model, prompt, options, cache=cache, emit=True, replay=replay))
+        # Closed here and now: left to the garbage collector, a reader that stops early would keep the connection.
+        async with contextlib.aclosing(events):  # type: ignore[type-var]
+            with self._watch:
+                async for event in events:
+                    yield event
+
+    async def ask(
+        self,
+        model: str,
+        prompt: Prompt,
+        options: Options,
+        *,
+        cache: CacheMode = True,
+        stream: bool = False,
+        context: Mapping[str, Any] | None = None,
+        observe: Observer | None = None,
+    ) -> Completion:
+        """Ask with prepared options: see ``Client.ask``."""
+        steps = self._tools.ask(model, prompt, options, cache=cache, stream=stream, context=context, observe=observe)
+        with self._watch:
+            return await self._driver.run(steps)
+
+    async def list_models(self, provider: str) -> list[ModelInfo]:
+        """Return the models that a provider offers."""
+        models: list[ModelInfo] = await self._driver.run(self._tools.exchange(provider, lambda p: p.list_models()))
+        return models
+
+    async def health_check(self, provider: str | None = None) -> Health | list[Health]:
+        """Say whether a provider (or, without a name, each one) can be used right now. Never raises."""
+        if provider is None:
+            return list(await asyncio.gather(*(self._health(name) for name in self._tools.known())))
+        return await self._health(provider)
+
+    async def _health(self, name: str) -> Health:
+        start = time.perf_counter()
+        try:
+            health: Health = await self._driver.run(self._tools.exchange(name, lambda p: p.health()))
+        except ToolkitError as error:
+            return unwell(name, error)
+        return with_latency(health, time.perf_counter() - start)
+
+    async def pull_model(self, model: str) -> AsyncIterator[PullProgress]:
+        """Download a model to its server; give the progress as it goes (Ollama)."""
+        provider, name = split_model(model)
+        async for progress in self._driver.stream(self._tools.exchange(provider, lambda p: p.pull_model(name), name)):
+            yield progress
+
+    async def delete_model(self, model: str) -> None:
+        """Delete a model from its server (Ollama)."""
+        provider, name = split_model(model)
+        await self._driver.run(self._tools.exchange(provider, lambda p: p.delete_model(name), name))
+
+    async def aclose(self) -> None:
+        """Close the running loop's connections and write what the journal still holds."""
+        await self._driver.transports.aclose()
+        if self._tools.journal:
+            await asyncio.to_thread(self._tools.journal.flush)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()

@@ -1,0 +1,400 @@
+"""Carries out the steps of a call, once for threads and once for an event loop. The only file that sends, sleeps or touches a store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, Protocol
+
+import httpx
+
+from .cache.base import MISS, Found, Miss
+from .cache.flights import Abandoned, Failed, Flight, Flights, Landed
+from .cache.tiers import ResponseCache
+from .transports import AsyncTransports, LoopTransport, ThreadTransports, origin_of
+from .types import Kept
+from .wire.steps import Emit, Join, Keep, Lookup, Read, Send, Sleep, Steps, T
+
+__all__ = ["AsyncDriver", "LoopWatch", "ThreadDriver"]
+
+STALE = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+"""How a connection fails that the server closed while it advertised keep-alive."""
+
+Joined = Flight[Kept] | Landed[Kept] | Failed | Abandoned
+
+
+class InProcess(Protocol):
+    """Gives the transport of a provider that answers in this process, by host."""
+
+    def __call__(self, host: str) -> Any: ...  # a sync and an async transport at once: no common type
+
+
+class Waits(Protocol):
+    def __call__(self, seconds: float) -> None: ...
+
+
+def whole_stream(response: httpx.Response) -> bool:
+    """Whether the bytes of a stream can be taken as they come, without a decoder in between."""
+    return "content-encoding" not in response.headers
+
+
+# --- threads -------------------------------------------------------------------------------------------------------------
+
+
+class ThreadDriver:
+    """Carries out steps in the calling thread; used by many threads at once."""
+
+    def __init__(
+        self,
+        *,
+        transports: ThreadTransports,
+        in_process: InProcess = lambda _host: None,
+        cache: ResponseCache | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.transports = transports
+        self.in_process = in_process
+        self.cache = cache
+        self.flights: Flights[Kept] = cache.flights if cache is not None else Flights()
+        self.sleep = sleep
+
+    def run(self, steps: Steps[T]) -> T:
+        """Carry out a call to its end and return what it gives; events for a reader are dropped."""
+        hands = Hands(self)
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    value = hands.carry_out(step)
+                except BaseException as exc:  # an interrupt too: the call ends its flight and records
+                    step = steps.throw(exc)
+                else:
+                    step = steps.send(value)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        finally:
+            steps.close()
+            hands.close()
+
+    def stream(self, steps: Steps[Any]) -> Iterator[Any]:
+        """Carry out a call and give its events one by one."""
+        hands = Hands(self)
+        try:
+            step = next(steps)
+            while True:
+                if type(step) is Emit:
+                    yield from step.events
+                    step = steps.send(None)
+                    continue
+                try:
+                    value = hands.carry_out(step)
+                except BaseException as exc:
+                    step = steps.throw(exc)
+                else:
+                    step = steps.send(value)
+        except StopIteration:
+            return
+        finally:
+            steps.close()
+            hands.close()
+
+
+class Hands:
+    """What one call holds on to while it runs in a thread: the response it is reading."""
+
+    __slots__ = ("chunks", "driver", "response")
+
+    def __init__(self, driver: ThreadDriver) -> None:
+        self.driver = driver
+        self.response: httpx.Response | None = None
+        self.chunks: Iterator[bytes] | None = None
+
+    def carry_out(self, step: Any) -> Any:  # each step has its own type of result
+        kind = type(step)
+        if kind is Read:
+            return self.read(step.response)
+        if kind is Send:
+            return self.send(step)
+        if kind is Lookup:
+            return self.look_up(step)
+        if kind is Join:
+            return self.join(step)
+        if kind is Keep:
+            return self.driver.cache.set(step.key, step.value) if self.driver.cache is not None else None
+        if kind is Sleep:
+            return self.driver.sleep(step.seconds)
+        assert kind is Emit, f"unknown step {step!r}"
+        return None
+
+    def look_up(self, step: Lookup) -> Found | Miss:
+        cache = self.driver.cache
+        if cache is None:
+            return MISS
+        return cache.peek(step.key) if step.memory_only else cache.get(step.key)
+
+    def join(self, step: Join) -> Joined:
+        flight = self.driver.flights.join(step.key)
+        return flight if flight.leader else flight.wait()
+
+    def send(self, step: Send) -> httpx.Response:
+        self.close()
+        response = self.exchange(step)
+        if step.stream:
+            self.response = response
+            self.chunks = iter(response.stream if whole_stream(response) else response.iter_bytes())  # type: ignore[arg-type]
+            return response
+        try:
+            response.read()
+        finally:
+            response.close()
+        return response
+
+    def exchange(self, step: Send) -> httpx.Response:
+        """Send a request; once more, at once and on a new connection, where an old one turns out to be closed."""
+        request = step.request
+        local = self.driver.in_process(request.url.host)
+        if local is not None:
+            response: httpx.Response = local.handle_request(request)
+            return response
+        held = self.driver.transports.get(request.url, fresh=step.fresh)
+        origin = origin_of(request.url)
+        try:
+            response = held.transport.handle_request(request)
+        except STALE:
+            if origin not in held.used:
+                raise
+            held = self.driver.transports.get(request.url, fresh=True)
+            response = held.transport.handle_request(request)
+        held.used.add(origin)
+        return response
+
+    def read(self, response: httpx.Response) -> bytes | None:
+        assert self.chunks is not None
+        chunk = next(self.chunks, None)
+        if chunk is None:
+            self.close()
+        return chunk
+
+    def close(self) -> None:
+        """Give the connection back, or drop it where the answer was not read to its end."""
+        response, self.response, self.chunks = self.response, None, None
+        if response is not None:
+            response.close()
+
+
+# --- event loop ------------------------------------------------------------------------------------------------------------
+
+
+class LoopWatch:
+    """Measures how late an event loop is while calls are under way: a heartbeat that should come every 20 ms.
+
+    ``stalled()`` gives the seconds it was late in all; the difference over a call is that call's ``loop_stall_s``.
+    """
+
+    BEAT_S = 0.02
+    JITTER_S = 0.005  # timers are never exact; this much is not a stall
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._stalled_s = 0.0
+        self._due = 0.0
+        self._handle: asyncio.TimerHandle | None = None
+
+    def stalled(self) -> float:
+        return self._stalled_s + self._late()
+
+    def _late(self) -> float:
+        """How late the beat that is due is by now."""
+        if self._handle is None:
+            return 0.0
+        late = time.perf_counter() - self._due
+        return late if late > self.JITTER_S else 0.0
+
+    def __enter__(self) -> LoopWatch:
+        self._calls += 1
+        if self._handle is None:
+            self._next(asyncio.get_running_loop())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._calls -= 1
+        if not self._calls and self._handle is not None:
+            self._stalled_s += self._late()
+            self._handle.cancel()
+            self._handle = None
+
+    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._due = time.perf_counter() + self.BEAT_S
+        self._handle = loop.call_later(self.BEAT_S, self._beat, loop)
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._stalled_s += self._late()
+        self._next(loop)
+
+
+class AsyncDriver:
+    """Carries out steps on an event loop; disk look-ups go to a thread."""
+
+    def __init__(
+        self,
+        *,
+        transports: AsyncTransports,
+        in_process: InProcess = lambda _host: None,
+        cache: ResponseCache | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.transports = transports
+        self.in_process = in_process
+        self.cache = cache
+        self.flights: Flights[Kept] = cache.flights if cache is not None else Flights()
+        self.sleep = sleep
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Carry out a call to its end and return what it gives; events for a reader are dropped."""
+        hands = AsyncHands(self)
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    value = await hands.carry_out(step)
+                except BaseException as exc:  # a cancellation too: the call ends its flight and records
+                    step = steps.throw(exc)
+                else:
+                    step = steps.send(value)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        finally:
+            steps.close()
+            await hands.close()
+
+    async def stream(self, steps: Steps[Any]) -> AsyncIterator[Any]:
+        """Carry out a call and give its events one by one."""
+        hands = AsyncHands(self)
+        try:
+            step = next(steps)
+            while True:
+                if type(step) is Emit:
+                    for event in step.events:
+                        yield event
+                    step = steps.send(None)
+                    continue
+                try:
+                    value = await hands.carry_out(step)
+                except BaseException as exc:
+                    step = steps.throw(exc)
+                else:
+                    step = steps.send(value)
+        except StopIteration:
+            return
+        finally:
+            steps.close()
+            await hands.close()
+
+
+class AsyncHands:
+    """What one call holds on to while it runs on a loop: the response it is reading, and its place in a pool."""
+
+    __slots__ = ("chunks", "driver", "pool", "response")
+
+    def __init__(self, driver: AsyncDriver) -> None:
+        self.driver = driver
+        self.response: httpx.Response | None = None
+        self.chunks: AsyncIterator[bytes] | None = None
+        self.pool: LoopTransport | None = None
+
+    async def carry_out(self, step: Any) -> Any:  # each step has its own type of result
+        kind = type(step)
+        if kind is Read:
+            return await self.read(step.response)
+        if kind is Send:
+            return await self.send(step)
+        if kind is Lookup:
+            return await self.look_up(step)
+        if kind is Join:
+            return await self.join(step)
+        if kind is Keep:
+            return await self.keep(step)
+        if kind is Sleep:
+            return await self.driver.sleep(step.seconds)
+        assert kind is Emit, f"unknown step {step!r}"
+        return None
+
+    async def look_up(self, step: Lookup) -> Found | Miss:
+        cache = self.driver.cache
+        if cache is None:
+            return MISS
+        found = cache.peek(step.key)
+        if found is not MISS or step.memory_only or not cache.blocks:
+            return found
+        return await asyncio.to_thread(cache.get, step.key)
+
+    async def join(self, step: Join) -> Joined:
+        flight = self.driver.flights.join(step.key)
+        return flight if flight.leader else await flight.wait_async()
+
+    async def keep(self, step: Keep) -> None:
+        cache = self.driver.cache
+        if cache is not None and cache.blocks:
+            await asyncio.to_thread(cache.set, step.key, step.value)
+        elif cache is not None:
+            cache.set(step.key, step.value)
+
+    async def send(self, step: Send) -> httpx.Response:
+        await self.close()
+        response = await self.exchange(step)
+        if step.stream:
+            self.response = response
+            self.chunks = aiter(response.stream if whole_stream(response) else response.aiter_bytes())  # type: ignore[arg-type]
+            return response
+        try:
+            await response.aread()
+        finally:
+            await response.aclose()
+            self.give_back()
+        return response
+
+    async def exchange(self, step: Send) -> httpx.Response:
+        """Send a request; once more, at once and on a new connection, where an old one turns out to be closed."""
+        request = step.request
+        local = self.driver.in_process(request.url.host)
+        if local is not None:
+            response: httpx.Response = await local.handle_async_request(request)
+            return response
+        pool = self.take(request, fresh=step.fresh)
+        origin = origin_of(request.url)
+        try:
+            response = await pool.transport.handle_async_request(request)
+        except STALE:
+            if origin not in pool.used:
+                raise
+            pool = self.take(request, fresh=True)
+            response = await pool.transport.handle_async_request(request)
+        pool.used.add(origin)
+        return response
+
+    def take(self, request: httpx.Request, *, fresh: bool) -> LoopTransport:
+        self.give_back()
+        self.pool = self.driver.transports.take(request.url, fresh=fresh)
+        return self.pool
+
+    def give_back(self) -> None:
+        pool, self.pool = self.pool, None
+        if pool is not None:
+            self.driver.transports.give_back(pool)
+
+    async def read(self, response: httpx.Response) -> bytes | None:
+        assert self.chunks is not None
+        chunk = await anext(self.chunks, None)
+        if chunk is None:
+            await self.close()
+        return chunk
+
+    async def close(self) -> None:
+        """Give the connection back, or drop it where the answer was not read to its end."""
+        response, self.response, self.chunks = self.response, None, None
+        if response is not None:
+            await response.aclose()
+        self.give_back()

@@ -1,0 +1,1 @@
+"""The monitor: what happened, kept in a journal and shown in frames."""

@@ -1,0 +1,95 @@
+"""Records: what happened, as plain rows. The fields of ``CallRecord`` are the columns of the journal and of every frame."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+__all__ = ["CALL_COLUMNS", "CallRecord", "ErrorRecord", "RunRecord"]
+
+
+class CallRecord(NamedTuple):
+    """One call, finished or failed.
+
+    Times are seconds; ``at`` is the start in seconds since 1970 (UTC). A NamedTuple, not a dataclass: one is made per call, and
+    the journal stores it as it is.
+    """
+
+    at: float
+    call_id: str
+    run_id: str | None
+    process: str
+    provider: str
+    model: str
+    label: str
+    served_model: str | None
+    operation: str
+    prompt_id: str | None
+    repeat: int
+    status: str
+    error_type: str | None
+    error_fingerprint: str | None
+    error_message: str | None
+    finish_reason: str | None
+    provenance: str | None
+    cache_tier: str | None
+    attempts: int
+    lookup_s: float | None
+    limiter_wait_s: float | None
+    retry_sleep_s: float | None
+    failed_attempts_s: float | None
+    latency_s: float | None
+    consumer_s: float | None
+    total_s: float | None
+    ttft_s: float | None
+    ttfa_s: float | None
+    output_tokens_per_s: float | None
+    loop_stall_s: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+    reasoning_tokens: int | None
+    cached_input_tokens: int | None
+    cost_usd: float | None
+    saved_usd: float | None
+    saved_s: float | None
+    price_date: str | None
+    request_id: str | None
+    base_url: str | None
+    key: str | None
+    reported: str | None
+    prompt_sha256: str | None
+    prompt_chars: int | None
+    text_chars: int | None
+    prompt: str | None
+    text: str | None
+
+
+CALL_COLUMNS = CallRecord._fields
+
+
+class ErrorRecord(NamedTuple):
+    """One error, with where it happened; ``call_id`` ties it to its call."""
+
+    at: float
+    error_id: str
+    call_id: str | None
+    run_id: str | None
+    process: str
+    type: str
+    fingerprint: str
+    message: str
+    stack: str
+    context: str  # JSON, redacted
+
+
+class RunRecord(NamedTuple):
+    """One comparison: what was asked for. ``plan`` is JSON: models, options, number of prompts, seed of the order."""
+
+    run_id: str
+    at: float
+    process: str
+    name: str
+    plan: str
+
+
+Row = CallRecord | ErrorRecord | RunRecord
+AnyRow = tuple[Any, ...]  # a row as SQLite gives it back

@@ -1,0 +1,173 @@
+"""From a finished or failed call to its rows. The rows are built on the journal's thread; the caller's only drops an ``Outcome``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import socket
+import traceback
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from types import TracebackType
+
+from ..errors import ProviderError
+from ..types import ChatRequest, Completion, Timing
+from .events import CallRecord, ErrorRecord
+
+__all__ = ["CallContext", "Outcome", "fingerprint", "process_name"]
+
+FINGERPRINT_VERSION = 1
+STACK_LIMIT = 8_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallContext:
+    """Which call this is, in the words of whoever makes it."""
+
+    provider: str
+    model: str
+    label: str
+    operation: str = "text"
+    run_id: str | None = None
+    prompt_id: str | None = None
+    repeat: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """Everything known about one call when it ends; ``rows()`` makes the journal's rows of it."""
+
+    at: float
+    call_id: str
+    context: CallContext
+    request: ChatRequest
+    timing: Timing
+    completion: Completion | None = None
+    error: BaseException | None = None
+    attempts: int = 1
+    base_url: str | None = None
+    key: str | None = None
+    record_content: bool = True
+    process: str = field(default_factory=lambda: process_name(os.getpid()))
+
+    def rows(self) -> Iterator[CallRecord | ErrorRecord]:
+        yield self.call_row(content=self.record_content)
+        if self.error is not None:
+            yield self.error_row(self.error)
+
+    def call_row(self, *, content: bool) -> CallRecord:
+        """The call as a row; without ``content`` the prompt and the answer are only counted and hashed."""
+        done, time, context = self.completion, self.timing, self.context
+        usage = done.usage if done else None
+        prompt = prompt_text(self.request)
+        text = done.text if done else getattr(self.error, "partial", "") or None
+        return CallRecord(
+            at=self.at,
+            call_id=self.call_id,
+            run_id=context.run_id,
+            process=self.process,
+            provider=context.provider,
+            model=context.model,
+            label=context.label,
+            served_model=done.served_model if done else None,
+            operation=context.operation,
+            prompt_id=context.prompt_id,
+            repeat=context.repeat,
+            status="ok" if done else "error",
+            error_type=type(self.error).__name__ if self.error is not None else None,
+            error_fingerprint=fingerprint(self.error) if self.error is not None else None,
+            error_message=str(self.error)[:2000] if self.error is not None else None,
+            finish_reason=done.finish_reason if done else None,
+            provenance=done.provenance if done else "live",
+            cache_tier=done.cache_tier if done else None,
+            attempts=self.attempts,
+            lookup_s=time.lookup_s,
+            limiter_wait_s=time.limiter_wait_s,
+            retry_sleep_s=time.retry_sleep_s,
+            failed_attempts_s=time.failed_attempts_s,
+            latency_s=time.latency_s,
+            consumer_s=time.consumer_s,
+            total_s=time.total_s,
+            ttft_s=time.ttft_s,
+            ttfa_s=time.ttfa_s,
+            output_tokens_per_s=time.output_tokens_per_s,
+            loop_stall_s=time.loop_stall_s,
+            input_tokens=usage.input_tokens if usage else None,
+            output_tokens=usage.output_tokens if usage else None,
+            reasoning_tokens=usage.reasoning_tokens if usage else None,
+            cached_input_tokens=usage.cached_input_tokens if usage else None,
+            cost_usd=done.cost_usd if done else None,
+            saved_usd=done.saved_usd if done else None,
+            saved_s=done.saved_s if done else None,
+            price_date=done.price_date if done else None,
+            request_id=done.request_id if done else getattr(self.error, "request_id", None),
+            base_url=self.base_url,
+            key=self.key,
+            reported=json.dumps(dict(done.reported)) if done and done.reported else None,
+            prompt_sha256=hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest(),
+            prompt_chars=len(prompt),
+            text_chars=len(text) if text is not None else None,
+            prompt=prompt if content else None,
+            text=text if content else None,
+        )
+
+    def error_row(self, error: BaseException) -> ErrorRecord:
+        facts = {"status": getattr(error, "status", None), "attempts": self.attempts, "model": self.context.model, "base_url": self.base_url}
+        stack = "".join(traceback.format_exception(error))
+        return ErrorRecord(
+            at=self.at,
+            error_id=uuid.uuid4().hex,
+            call_id=self.call_id,
+            run_id=self.context.run_id,
+            process=self.process,
+            type=type(error).__name__,
+            fingerprint=fingerprint(error),
+            message=str(error)[:2000],
+            stack=stack[-STACK_LIMIT:],
+            context=json.dumps(facts),
+        )
+
+
+def prompt_text(request: ChatRequest) -> str:
+    """The words that were sent: the bare prompt where there is only one, else a line a message with its role."""
+    if len(request.messages) == 1:
+        return request.messages[0].text
+    return "\n".join(f"{message.role}: {message.text}" for message in request.messages)
+
+
+@cache
+def process_name(pid: int) -> str:
+    """Name this process so that rows of several machines can be told apart."""
+    return f"{socket.gethostname()}:{pid}"
+
+
+def fingerprint(error: BaseException) -> str:
+    """Return a name for errors of one kind: same type, same place in the code, same message but for its values.
+
+    Twelve hex digits; the scheme's version is part of what is hashed, so groups do not move silently.
+    """
+    status = error.status if isinstance(error, ProviderError) else None
+    provider = error.provider if isinstance(error, ProviderError) else None
+    parts = (FINGERPRINT_VERSION, type(error).__name__, provider, status, code_place(error.__traceback__), without_values(str(error)))
+    return hashlib.sha256(repr(parts).encode("utf-8", "backslashreplace")).hexdigest()[:12]
+
+
+def code_place(trace: TracebackType | None) -> str:
+    """Name the innermost function of a traceback, without line numbers: an edit above it must not move the group."""
+    place = ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        place = f"{os.path.basename(code.co_filename)}:{code.co_name}"  # noqa: PTH119 - a hot path over a plain string
+        trace = trace.tb_next
+    return place
+
+
+def without_values(message: str) -> str:
+    """Replace what differs from case to case: quoted words, hex, numbers."""
+    message = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", message)
+    message = re.sub(r"\b[0-9a-fA-F]{8,}\b", "…", message)
+    return re.sub(r"\d+(\.\d+)?", "N", message)[:300]

@@ -1,0 +1,119 @@
+"""How things show themselves: HTML that follows light and dark and escapes every string, and text tables for terminals.
+
+A model wrote the answers and a user the prompts: both are untrusted in a page, and can hold control characters for a terminal.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["escape", "html_card", "html_page", "html_table", "plain", "seconds", "side_by_side_text", "text_table", "usd"]
+
+STYLE = (
+    "<style>.tk{color-scheme:light dark;font:13px/1.45 system-ui,sans-serif;max-width:100%;overflow-x:auto}"
+    ".tk table{border-collapse:collapse;margin:.4em 0}"
+    ".tk th,.tk td{text-align:left;vertical-align:top;padding:.25em .8em;border-bottom:1px solid #8884;white-space:pre-wrap;"
+    "overflow-wrap:anywhere;max-width:34em}"
+    ".tk th{font-weight:600}.tk td.n{text-align:right;font-variant-numeric:tabular-nums}"
+    ".tk .muted{opacity:.7}.tk .answer{white-space:pre-wrap;border-left:3px solid #0072B2;padding-left:.8em;margin:.4em 0}</style>"
+)
+CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
+DASH = "–"
+
+
+def escape(text: object) -> str:
+    """Return a text as HTML that shows it letter by letter."""
+    return html.escape(str(text), quote=True)
+
+
+def plain(text: str) -> str:
+    """Return a text without what a terminal would obey: escape sequences, carriage returns, direction overrides."""
+    return CONTROL.sub("\ufffd", text)
+
+
+def html_page(*parts: str) -> str:
+    """Wrap parts (HTML already) in our style."""
+    return f'<div class="tk">{STYLE}{"".join(parts)}</div>'
+
+
+def html_card(title: str, text: str, facts: Mapping[str, object]) -> str:
+    """A title, an answer, and a line of facts; everything is escaped here."""
+    line = " · ".join(f"{escape(name)} {escape(value)}" for name, value in facts.items())
+    return html_page(f"<b>{escape(title)}</b>", f'<div class="answer">{escape(text)}</div>', f'<div class="muted">{line}</div>')
+
+
+def html_table(head: Sequence[object], rows: Iterable[Sequence[object]], *, caption: str = "") -> str:
+    """A table; numbers stand right. Everything is escaped here."""
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(html_cell(cell) for cell in row) + "</tr>" for row in rows)
+    named = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f"<table>{named}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def html_cell(cell: object) -> str:
+    number = isinstance(cell, int | float) or (isinstance(cell, str) and re.fullmatch(r"[–$]?[\d.,]+( (s|ms|%|/s))?|–", cell))
+    return f'<td class="n">{escape(cell)}</td>' if number else f"<td>{escape(cell)}</td>"
+
+
+def seconds(value: float | None) -> str:
+    """Three significant digits with the unit that suits; a dash where there is no number.
+
+    Examples
+    --------
+    >>> seconds(0.01234), seconds(2.5), seconds(None)
+    ('12.3 ms', '2.50 s', '–')
+    """
+    if value is None or value != value:
+        return DASH
+    if value >= 1 or value == 0:
+        return f"{three_digits(value)} s"
+    return f"{three_digits(value * 1e3)} ms" if value >= 1e-3 else f"{three_digits(value * 1e6)} µs"
+
+
+def three_digits(value: float) -> str:
+    return f"{value:,.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
+
+
+def usd(value: float | None) -> str:
+    """Dollars with as many digits as small sums need; a dash where unknown.
+
+    Examples
+    --------
+    >>> usd(0.0), usd(0.00123), usd(None)
+    ('$0', '$0.00123', '–')
+    """
+    if value is None or value != value:
+        return DASH
+    return "$0" if value == 0 else f"${value:,.2f}" if value >= 1 else f"${value:.3g}"
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = True) -> str:
+    """A table for a terminal: the first column stands left, the others right."""
+    cells = [list(head), *([plain(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) if i == 0 or not right else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))).rstrip()
+        for row in cells
+    ]
+    return "\n".join([lines[0], "  ".join("─" * width for width in widths), *lines[1:]])
+
+
+def side_by_side_text(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None = None, lines: int = 6) -> str:
+    """Columns of wrapped text for a terminal; an answer of more than ``lines`` lines is cut with an ellipsis."""
+    total = width or shutil.get_terminal_size((120, 24)).columns
+    column = max(16, (total - 3 * (len(head) - 1)) // len(head))
+    blocks = [wrapped_row(row, column, lines) for row in (head, *rows)]
+    rule = "─" * min(total, column * len(head) + 3 * (len(head) - 1))
+    return f"\n{rule}\n".join(blocks)
+
+
+def wrapped_row(cells: Sequence[str], width: int, lines: int) -> str:
+    wrapped = [textwrap.wrap(plain(" ".join(cell.split())), width, max_lines=lines, placeholder=" …") or [""] for cell in cells]
+    height = max(map(len, wrapped))
+    return "\n".join(
+        " │ ".join((cell[i] if i < len(cell) else "").ljust(width) for cell in wrapped).rstrip() for i in range(height)
+    )

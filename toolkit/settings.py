@@ -1,0 +1,104 @@
+"""Settings: the only reader of environment variables.
+
+======================  =========================================================================================
+TOOLKIT_HOME            folder for journal, cache and trained models; default: the platform's user data folder
+TOOLKIT_JOURNAL         path of the journal (SQLite); default ``$TOOLKIT_HOME/journal.sqlite``
+TOOLKIT_CACHE           folder of the answer cache; default ``$TOOLKIT_HOME/cache``
+TOOLKIT_RECORD_CONTENT  ``1`` (default) keeps prompts and answers in the journal, ``0`` only their hashes and sizes
+TOOLKIT_OFFLINE         ``1`` refuses every address that is not loopback
+======================  =========================================================================================
+
+Each provider's conventional variables (keys, base URLs) are named in the provider's class and read here too.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import urllib.request
+from pathlib import Path
+
+from .errors import ConfigError
+
+__all__ = ["cache_folder", "home", "in_ci", "is_loopback", "journal_url", "offline", "proxy_for", "record_content", "variable"]
+
+APP = "model-comparison-toolkit"
+
+
+def variable(name: str) -> str | None:
+    """Return an environment variable, or ``None`` where it is unset or blank."""
+    return os.environ.get(name, "").strip() or None
+
+
+def home() -> Path:
+    """Return the toolkit's folder; it is made on first use and only its owner can look into it.
+
+    Raises
+    ------
+    ConfigError
+        If the folder can't be made.
+    """
+    chosen = variable("TOOLKIT_HOME")
+    return private_folder(Path(chosen).expanduser() if chosen else platform_home())
+
+
+def platform_home() -> Path:
+    from platformdirs import user_data_path  # 40 ms, and not needed where TOOLKIT_HOME is set
+
+    return user_data_path(APP, appauthor=False)
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder with mode 0700 (its parents too) and return it."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigError(f"can't make the folder {path} ({exc.strerror}); set TOOLKIT_HOME to one you can write to") from exc
+    return path
+
+
+def journal_url() -> str:
+    """Return where the journal is: ``TOOLKIT_JOURNAL``, or a file in ``home()``."""
+    return variable("TOOLKIT_JOURNAL") or str(home() / "journal.sqlite")
+
+
+def cache_folder() -> Path:
+    """Return the folder of the answer cache: ``TOOLKIT_CACHE``, or one in ``home()``."""
+    chosen = variable("TOOLKIT_CACHE")
+    if chosen and "://" in chosen:
+        scheme = chosen.partition("://")[0]
+        raise ConfigError(f"TOOLKIT_CACHE names a {scheme}:// address; the answer cache lives in a folder, give its path")
+    return private_folder(Path(chosen).expanduser() if chosen else home() / "cache")
+
+
+def record_content() -> bool:
+    """Whether prompts and answers are kept in the journal."""
+    return variable("TOOLKIT_RECORD_CONTENT") != "0"
+
+
+def offline() -> bool:
+    """Whether only loopback addresses may be asked."""
+    return variable("TOOLKIT_OFFLINE") == "1"
+
+
+def in_ci() -> bool:
+    """Whether a CI service runs us: no progress bars then."""
+    return variable("CI") is not None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine."""
+    if host in ("localhost", "") or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def proxy_for(scheme: str, host: str) -> str | None:
+    """Return the proxy that the environment names for an address, ``None`` for a direct connection."""
+    if is_loopback(host) or urllib.request.proxy_bypass(host):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(scheme) or proxies.get("all")

@@ -1,0 +1,177 @@
+"""Connections: one transport per thread, small pools per event loop.
+
+The driver hands requests to an httpx *transport*, not to ``httpx.Client``: redirects, cookies, auth and hooks, which a model call
+needs none of, cost a third. What ``httpx.Client`` takes from the environment is kept: proxies and certificate settings.
+
+A pool shared by 64 threads gave phantom ``ReadError: Bad file descriptor`` about once in 5,000 calls, so each thread has its own;
+httpx's pool gets slow by the square of its connections, so a loop has several pools of at most 16.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import httpx
+
+from . import settings
+from .errors import ConfigError
+
+__all__ = ["AsyncTransports", "LoopTransport", "ThreadTransport", "ThreadTransports", "TransportChoice"]
+
+TransportChoice = Literal["httpx", "fast"] | Callable[[], Any]
+"""``"httpx"``, ``"fast"`` (the extra ``fast``), or a callable that makes an httpx transport (sync or async, as the client is)."""
+
+POOL_SIZE = 16
+Origin = tuple[str, str, int | None]
+Address = tuple[str, str]
+
+
+class TLS:
+    """Certificates are read once (10 to 20 ms), and only when the first https address is asked."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        with self._lock:
+            if self._context is None:
+                self._context = httpx.create_ssl_context()
+            return self._context
+
+
+class Routes:
+    """Where requests may go and through which proxy."""
+
+    def __init__(self) -> None:
+        self.tls = TLS()
+        self.offline = settings.offline()
+        self._proxies: dict[Address, str | None] = {}
+
+    def proxy(self, url: httpx.URL) -> str | None:
+        """Return the proxy for an address; raise where it may not be asked at all."""
+        if self.offline and not settings.is_loopback(url.host):
+            raise ConfigError(f"TOOLKIT_OFFLINE=1 refuses {url.host}: it is not this machine; unset it to go online")
+        address = (url.scheme, url.host)
+        if address not in self._proxies:
+            self._proxies[address] = settings.proxy_for(*address)
+        return self._proxies[address]
+
+
+def origin_of(url: httpx.URL) -> Origin:
+    return url.scheme, url.host, url.port
+
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For plain http: making a transport without it would read the certificates."""
+
+
+def make_sync(choice: TransportChoice, routes: Routes, url: httpx.URL, proxy: str | None) -> httpx.BaseTransport:
+    if callable(choice):
+        made = choice()
+        assert isinstance(made, httpx.BaseTransport), "transport= must make an httpx.BaseTransport"
+        return made
+    if choice == "fast" and proxy is None:
+        return fast_transports().SyncHttpxTransport()  # type: ignore[no-any-return]
+    verify = routes.tls.context() if url.scheme == "https" or proxy else NO_TLS
+    return httpx.HTTPTransport(verify=verify, proxy=proxy)
+
+
+def make_async(choice: TransportChoice, routes: Routes, url: httpx.URL, proxy: str | None) -> httpx.AsyncBaseTransport:
+    if callable(choice):
+        made = choice()
+        assert isinstance(made, httpx.AsyncBaseTransport), "transport= must make an httpx.AsyncBaseTransport"
+        return made
+    if choice == "fast" and proxy is None:
+        return fast_transports().HttpxTransport()  # type: ignore[no-any-return]
+    verify = routes.tls.context() if url.scheme == "https" or proxy else NO_TLS
+    limits = httpx.Limits(max_connections=POOL_SIZE, max_keepalive_connections=POOL_SIZE)
+    return httpx.AsyncHTTPTransport(verify=verify, proxy=proxy, limits=limits)
+
+
+def fast_transports() -> Any:  # a module without types
+    try:
+        from pyreqwest.compatibility.httpx import transport
+    except ImportError as exc:
+        raise ConfigError("transport='fast' needs the extra: pip install 'model-comparison-toolkit[fast]'") from exc
+    return transport
+
+
+@dataclass(slots=True)
+class ThreadTransport:
+    """A transport and the servers it has spoken to: only on a connection used before can a failure be a stale one."""
+
+    transport: httpx.BaseTransport
+    used: set[Origin] = field(default_factory=set)
+
+
+class ThreadTransports:
+    """Transports for threads: each thread has one per scheme and proxy, closed when the thread or the client ends."""
+
+    def __init__(self, choice: TransportChoice = "httpx") -> None:
+        self.routes = Routes()
+        self._choice = choice
+        self._mine = threading.local()
+        self._all: weakref.WeakSet[httpx.BaseTransport] = weakref.WeakSet()
+
+    def get(self, url: httpx.URL, *, fresh: bool = False) -> ThreadTransport:
+        """Return this thread's transport for an address; ``fresh`` replaces it by one without old connections."""
+        proxy = self.routes.proxy(url)
+        held: dict[tuple[str, str | None], ThreadTransport] = self._mine.__dict__.setdefault("held", {})
+        found = held.get((url.scheme, proxy))
+        if found is None or fresh:
+            found = held[(url.scheme, proxy)] = ThreadTransport(make_sync(self._choice, self.routes, url, proxy))
+            self._all.add(found.transport)
+        return found
+
+    def close(self) -> None:
+        """Close the transports of all threads; a later call opens new ones."""
+        self._mine = threading.local()
+        for transport in list(self._all):
+            transport.close()
+
+
+@dataclass(slots=True)
+class LoopTransport:
+    """A pool of an event loop, the servers it has spoken to, and how many calls use it."""
+
+    transport: httpx.AsyncBaseTransport
+    used: set[Origin] = field(default_factory=set)
+    in_flight: int = 0
+
+
+class AsyncTransports:
+    """Transports for event loops: as many small pools as the calls under way need."""
+
+    def __init__(self, choice: TransportChoice = "httpx") -> None:
+        self.routes = Routes()
+        self._choice = choice
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str | None], list[LoopTransport]]]
+        self._loops = weakref.WeakKeyDictionary()
+
+    def take(self, url: httpx.URL, *, fresh: bool = False) -> LoopTransport:
+        """Take a place in a pool of the running loop; give it back with ``give_back``."""
+        proxy = self.routes.proxy(url)
+        pools = self._loops.setdefault(asyncio.get_running_loop(), {}).setdefault((url.scheme, proxy), [])
+        pool = None if fresh else next((pool for pool in pools if pool.in_flight < POOL_SIZE), None)
+        if pool is None:
+            pool = LoopTransport(make_async(self._choice, self.routes, url, proxy))
+            pools.append(pool)
+        pool.in_flight += 1
+        return pool
+
+    @staticmethod
+    def give_back(pool: LoopTransport) -> None:
+        pool.in_flight -= 1
+
+    async def aclose(self) -> None:
+        """Close the pools of the running loop. Those of a loop that has ended went with it."""
+        for pools in self._loops.pop(asyncio.get_running_loop(), {}).values():
+            for pool in pools:
+                await pool.transport.aclose()

@@ -1,0 +1,323 @@
+"""The nouns of the toolkit: messages, requests, replies, completions, events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from .render import html_card, seconds, usd
+
+__all__ = [
+    "ChatRequest",
+    "Completion",
+    "Health",
+    "ImagePart",
+    "Kept",
+    "Message",
+    "ModelInfo",
+    "PullProgress",
+    "Reply",
+    "StreamEvent",
+    "TextPart",
+    "Timing",
+    "TokenLogprob",
+    "ToolCall",
+    "Usage",
+]
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "error", "unknown"]
+Provenance = Literal["live", "replayed", "coalesced"]
+CacheTier = Literal["memory", "disk", "redis"]
+CacheMode = bool | Literal["refresh", "only"]
+EventKind = Literal["text", "reasoning", "tool_call", "end"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextPart:
+    """A piece of text inside a message that also holds images."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePart:
+    """An image inside a message: its bytes, or the address of a page on the web.
+
+    Parameters
+    ----------
+    data : bytes, optional
+        The encoded image (PNG, JPEG, ...). Give either this or ``url``.
+    url : str, optional
+        An ``https://`` address; not every provider fetches those.
+    mime : str
+        Media type of ``data``.
+    """
+
+    data: bytes | None = field(default=None, repr=False)
+    url: str | None = None
+    mime: str = "image/png"
+
+    def __post_init__(self) -> None:
+        if (self.data is None) == (self.url is None):
+            raise ValueError("an ImagePart holds either data= (bytes) or url=, and exactly one of them")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A function that the model wants called; ``arguments`` is JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation.
+
+    Examples
+    --------
+    >>> Message(role="user", content="Name a river.").content
+    'Name a river.'
+    """
+
+    role: Role
+    content: str | tuple[TextPart | ImagePart, ...] = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The words of the message, images left out."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content if isinstance(part, TextPart))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """A question as every provider understands it; ``model`` is the provider's own name of the model."""
+
+    model: str
+    messages: tuple[Message, ...]
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    schema: Mapping[str, Any] | None = None  # JSON Schema: any JSON
+    timeout_s: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)  # sent to the service as it stands: any JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Token counts as the service reported them; ``None`` where it did not.
+
+    ``input_tokens`` includes the cached ones, ``output_tokens`` the reasoning ones.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cached_input_tokens: int | None = None
+
+
+NO_USAGE = Usage()
+
+
+class TokenLogprob(NamedTuple):
+    """One token of the answer with its natural-log probability and the likeliest alternatives."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a provider's dialect reads from the wire: the answer without its circumstances. This is what caches keep."""
+
+    text: str
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: FinishReason = "unknown"
+    served_model: str | None = None
+    usage: Usage = NO_USAGE
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    request_id: str | None = None
+    cost_usd: float | None = None  # where the service itself states it
+    reported: Mapping[str, float | str] = field(default_factory=dict)  # the service's own statistics, seconds and counts
+
+    @property
+    def keepable(self) -> bool:
+        """Whether a cache may keep it: whole, not filtered, not empty."""
+        whole = self.finish_reason in ("stop", "length", "tool_calls", "unknown")
+        return whole and bool(self.text or self.reasoning or self.tool_calls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Where the time of a call went, in seconds of a monotonic clock.
+
+    ``total_s = lookup_s + limiter_wait_s + retry_sleep_s + failed_attempts_s + latency_s + consumer_s``, exactly
+    (a ``latency_s`` of None, for an answer that was not asked for now, counts as nothing).
+
+    Attributes
+    ----------
+    lookup_s : float
+        The cache: making the key, looking it up, waiting for the same call already under way, keeping the answer.
+    limiter_wait_s : float
+        Waiting for the rate limiter's leave to send.
+    retry_sleep_s, failed_attempts_s : float
+        Pauses between attempts, and the attempts that failed.
+    latency_s : float or None
+        The good attempt alone, from handing over the request to the end of the answer, without the consumer's time.
+    consumer_s : float
+        What the reader of a stream took between events.
+    ttft_s, ttfa_s : float or None
+        From handing over the request to the first token of any channel, and of the answer. Streams only.
+    inter_token_s : tuple of float
+        Gaps between successive pieces of a stream.
+    output_tokens_per_s : float or None
+        Output tokens after the first, over the time from the first piece to the last. Streams only.
+    loop_stall_s : float
+        How long the event loop was busy with other things while this call was under way.
+    """
+
+    total_s: float = 0.0
+    lookup_s: float = 0.0
+    limiter_wait_s: float = 0.0
+    retry_sleep_s: float = 0.0
+    failed_attempts_s: float = 0.0
+    latency_s: float | None = None
+    consumer_s: float = 0.0
+    ttft_s: float | None = None
+    ttfa_s: float | None = None
+    inter_token_s: tuple[float, ...] = ()
+    output_tokens_per_s: float | None = None
+    loop_stall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """An answer and how it came about.
+
+    Attributes
+    ----------
+    text, reasoning : str
+        The answer, and the thinking that came with it.
+    parsed : object
+        The value read from ``text`` when a ``schema`` was given.
+    finish_reason : str
+        ``stop length content_filter tool_calls error unknown``.
+    provider, model, served_model : str
+        Who was asked, for which model (``"provider/name"``), and which model the service says answered.
+    cost_usd : float or None
+        US dollars this call cost; ``None`` when unknown. A replayed answer costs 0 and ``saved_usd`` says what it cost once.
+    provenance : str
+        ``live`` (asked now), ``replayed`` (from the cache), ``coalesced`` (shared with an identical call under way).
+    cache_tier : str or None
+        Which tier a replayed answer came from.
+    saved_s, saved_usd : float or None
+        Latency and cost of the original, for an answer that was not asked for again.
+    """
+
+    text: str
+    reasoning: str = ""
+    parsed: Any = None  # whatever the caller's schema describes
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: FinishReason = "unknown"
+    provider: str = ""
+    model: str = ""
+    served_model: str | None = None
+    usage: Usage = NO_USAGE
+    timing: Timing = Timing()
+    cost_usd: float | None = None
+    price_date: str | None = None
+    provenance: Provenance = "live"
+    cache_tier: CacheTier | None = None
+    attempts: int = 1
+    request_id: str | None = None
+    call_id: str = ""
+    logprobs: tuple[TokenLogprob, ...] | None = field(default=None, repr=False)
+    reported: Mapping[str, float | str] = field(default_factory=dict, repr=False)
+    saved_s: float | None = None
+    saved_usd: float | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        time, usage = self.timing, self.usage
+        facts: dict[str, object] = {"": self.provenance if self.cache_tier is None else f"{self.provenance} from {self.cache_tier}"}
+        facts["latency"] = seconds(time.latency_s) if self.saved_s is None else f"{seconds(time.total_s)} instead of {seconds(self.saved_s)}"
+        if time.ttft_s is not None:
+            facts["first token"] = seconds(time.ttft_s)
+        if usage.output_tokens is not None:
+            facts["tokens"] = f"{usage.input_tokens} in, {usage.output_tokens} out"
+        facts |= {"cost": usd(self.cost_usd), "ended by": self.finish_reason}
+        return html_card(self.model, self.text, facts)
+
+        return completion_card(self)
+
+
+class StreamEvent(NamedTuple):
+    """One thing that happened in a stream; the last one is ``"end"`` and carries the completion.
+
+    ``text`` is the piece that arrived, empty for ``"end"``: ``print(event.text, end="")`` is all a reader needs.
+    """
+
+    kind: EventKind
+    text: str = ""
+    completion: Completion | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """A model that a provider offers; ``None`` where the service does not say."""
+
+    id: str
+    provider: str
+    context_tokens: int | None = None
+    size_bytes: int | None = None
+    loaded: bool | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)  # the service's own description: any JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether a provider can be used right now, and if not, what to do."""
+
+    provider: str
+    ok: bool
+    latency_s: float | None = None
+    detail: str = ""
+    configured: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullProgress:
+    """How far the download of a model has come."""
+
+    status: str
+    completed_bytes: int = 0
+    total_bytes: int = 0
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """An answer as a cache keeps it: the reply, and what it took to get it."""
+
+    reply: Reply
+    at: float  # seconds since 1970, UTC
+    latency_s: float
+    ttft_s: float | None = None
+    ttfa_s: float | None = None
+    pieces: tuple[tuple[float, EventKind, int], ...] = ()  # of a stream: seconds since the request, channel, characters
+    cost_usd: float | None = None
+    price_date: str | None = None

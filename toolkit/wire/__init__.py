@@ -1,0 +1,1 @@
+"""What a call is made of: steps, bytes to lines, how long to wait."""

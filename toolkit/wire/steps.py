@@ -1,0 +1,71 @@
+"""The steps of a call. A call yields them; a driver (threads or an event loop) carries them out and sends back what came of it.
+
+=========  ==============================================================================
+Lookup     ask the cache; gives a ``Found`` or ``MISS``
+Join       is the same call under way? gives a ``Flight``: lead it, or take what it brought
+Send       one HTTP exchange; gives an ``httpx.Response`` (read whole unless ``stream``)
+Read       the next bytes of a streamed response; gives ``None`` at its end
+Emit       hand events to whoever reads the stream; comes back when they ask for more
+Sleep      wait
+Keep       put an answer into the cache
+=========  ==============================================================================
+
+``Read`` and ``Emit`` are what a stream needs beyond the five of a plain call: with them, retries, timing and single flight
+are written once for both kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+
+from ..types import Kept, PullProgress, StreamEvent
+
+__all__ = ["Emit", "Join", "Keep", "Lookup", "Read", "Send", "Sleep", "Step", "Steps"]
+
+
+@dataclass(slots=True)
+class Lookup:
+    key: str
+    memory_only: bool = False
+
+
+@dataclass(slots=True)
+class Join:
+    key: str
+
+
+@dataclass(slots=True)
+class Send:
+    request: httpx.Request
+    stream: bool = False
+    fresh: bool = False  # on a connection that nobody used before
+
+
+@dataclass(slots=True)
+class Read:
+    response: httpx.Response
+
+
+@dataclass(slots=True)
+class Emit:
+    events: list[StreamEvent] | list[PullProgress]
+
+
+@dataclass(slots=True)
+class Sleep:
+    seconds: float
+
+
+@dataclass(slots=True)
+class Keep:
+    key: str
+    value: Kept
+
+
+Step = Lookup | Join | Send | Read | Emit | Sleep | Keep
+T = TypeVar("T")
+Steps = Generator[Step, Any, T]  # what is sent in depends on the step: see the table above
