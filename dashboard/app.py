@@ -11,12 +11,11 @@ from dashboard import data, page, sidebar, words
 from toolkit.errors import ToolkitError
 
 SCREENS = Path(__file__).parent / "screens"
-SIDEBAR_PX = 330  # the window's choices in one line
 
 
 def main() -> None:
     # An emoji: Streamlit fetches a named icon from a font host on every load.
-    st.set_page_config(page_title="Model calls", page_icon="📈", layout="wide", initial_sidebar_state=SIDEBAR_PX)
+    st.set_page_config(page_title="Model calls", page_icon="📈", layout="wide")
     chosen = st.navigation(
         [
             # The default page answers at the root only, whatever its path; a hidden twin answers at /overview.

@@ -6,19 +6,20 @@ so two different ones could share an answer.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import polars as pl
 import streamlit as st
-from toolkit.monitor.journal import JournalReader
 
 from dashboard import views
 from dashboard.selection import Selection
 from toolkit import settings
+from toolkit.monitor.journal import JournalReader
 
-__all__ = ["CallLog", "Choices", "Version", "ask", "call", "choices", "errors_of", "journal", "journal_exists", "refresh"]
+__all__ = ["CallLog", "Choices", "Version", "ask", "call", "choices", "error_of", "journal", "journal_exists", "refresh"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,7 +52,8 @@ class CallLog:
         self._journal = journal
         self._lock = threading.Lock()
         self._generation = 0
-        self._forget()
+        self._last_row = 0
+        self._frame = pl.DataFrame(schema=views.SCHEMA)
 
     def refresh(self) -> Version:
         """Read what is new and return the version that holds it.
@@ -67,7 +69,7 @@ class CallLog:
             if last < self._last_row:
                 self._forget()
             while self._last_row < last:
-                self._append(reader.calls(after_row=self._last_row, limit=_CHUNK_ROWS, columns=["row", *views.SCHEMA]))
+                self._append(reader.calls(after_row=self._last_row, limit=_CHUNK_ROWS, columns=list(views.SCHEMA)))
             return Version(self._generation, self._frame.height)
 
     def frame(self, version: Version) -> pl.DataFrame:
@@ -79,6 +81,7 @@ class CallLog:
         self._frame = pl.concat([self._frame, pl.DataFrame(columns, schema=views.SCHEMA)], rechunk=False)
 
     def _forget(self) -> None:
+        """Start anew: the file was removed or replaced by a shorter one."""
         self._generation += 1
         self._last_row = 0
         self._frame = pl.DataFrame(schema=views.SCHEMA)
@@ -113,9 +116,13 @@ def call(call_id: str) -> dict[str, Any] | None:
     return JournalReader(journal()).call(call_id)
 
 
-def errors_of(fingerprint: str, limit: int = 5) -> list[dict[str, Any]]:
-    """Return the newest errors of one group with their stacks and contexts."""
-    return JournalReader(journal()).errors(fingerprint=fingerprint, limit=limit)
+def error_of(call_id: str, at: float) -> dict[str, Any] | None:
+    """Return the error, with its stack and context, that ended the call that began at ``at``; the two rows carry the same time."""
+    found = JournalReader(journal()).errors(since=at, until=math.nextafter(at, math.inf))
+    for number, of in enumerate(found["call_id"]):
+        if of == call_id:
+            return {name: values[number] for name, values in found.items()}
+    return None
 
 
 @st.cache_resource(max_entries=_CALL_LOGS, show_spinner=False)
@@ -126,7 +133,8 @@ def _call_log(journal: str) -> CallLog:
 @st.cache_data(max_entries=8, show_spinner=False)
 def _choices(journal: str, version: Version) -> Choices:
     frame = _call_log(journal).frame(version)
-    names = {run["run_id"]: run["name"] for run in JournalReader(journal).runs()}
+    known = JournalReader(journal).runs()
+    names = dict(zip(known["run_id"], known["name"]))
     runs = frame.drop_nulls("run_id").group_by("run_id").agg(pl.col("at").max()).sort("at", descending=True)
     return Choices(
         providers=_distinct(frame["provider"]),

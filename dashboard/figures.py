@@ -7,10 +7,11 @@ card and browsers allow only a few such charts. Names are escaped, because Plotl
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import pandas as pd  # noqa: F401 - Plotly looks into pandas while another thread may still be importing it
 import polars as pl
 from plotly.graph_objects import Figure
 
@@ -21,6 +22,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # five: with seven colours, 35 series differ
 BLUE, ORANGE, GREEN, VERMILION, PINK, SKY, GREY = COLOURS
 HEIGHT = 300
+NAME_CHARS = 36
 
 
 def percentile_lines(table: pl.DataFrame, name: str, models: Sequence[str]) -> Figure:
@@ -39,6 +41,7 @@ def percentile_lines(table: pl.DataFrame, name: str, models: Sequence[str]) -> F
                 **_style(model, models),
             )
     figure.update_yaxes(rangemode="tozero")
+    figure.update_layout(hovermode="closest")  # a click should mean one point
     return figure
 
 
@@ -55,7 +58,7 @@ def ecdf(table: pl.DataFrame, models: Sequence[str]) -> Figure:
                 hovertemplate="%{y:.1%} took at most %{x:.3s} ms",
                 **_style(model, models, shape="hv"),
             )
-    figure.update_xaxes(type="log", title="milliseconds", dtick="D2", tickformat="~g")
+    figure.update_xaxes(type="log", title="milliseconds", dtick=_log_ticks(table["latency_s"]), tickformat="~g")
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%")
     figure.update_layout(hovermode="closest")
     return figure
@@ -70,7 +73,7 @@ def traffic(table: pl.DataFrame) -> Figure:
                 x=_times(table["start_s"]),
                 y=table[column],
                 name=column,
-                marker={"color": colour, "pattern": {"shape": pattern, "size": 5}},
+                marker=_fill(colour, pattern, table["partial"]),
                 hovertemplate="%{y:.3~s}",
             )
     figure.update_layout(barmode="stack", bargap=0.1)
@@ -118,8 +121,9 @@ def errors(table: pl.DataFrame, kinds: Sequence[str]) -> Figure:
     for kind, colour, pattern in zip(kinds, (ORANGE, SKY, VERMILION), ("/", ".", "")):
         rows = table.filter(pl.col("kind") == kind)
         if rows.height:
-            marker = {"color": colour, "pattern": {"shape": pattern, "size": 5}}
-            figure.add_bar(x=_times(rows["start_s"]), y=rows["n"], name=kind, marker=marker, hovertemplate="%{y}")
+            figure.add_bar(
+                x=_times(rows["start_s"]), y=rows["n"], name=kind, marker=_fill(colour, pattern, rows["partial"]), hovertemplate="%{y}"
+            )
     figure.update_layout(barmode="stack", bargap=0.1)
     return figure
 
@@ -155,7 +159,7 @@ def cache_sources(table: pl.DataFrame, sources: Sequence[str]) -> Figure:
                 y=rows["share"],
                 customdata=rows["n"],
                 name=source,
-                marker={"color": colour, "pattern": {"shape": pattern, "size": 5}},
+                marker=_fill(colour, pattern, rows["partial"]),
                 hovertemplate="%{y:.0%}, n = %{customdata}",
             )
     figure.update_layout(barmode="stack", bargap=0.1)
@@ -173,7 +177,7 @@ def timing(parts: Sequence[tuple[str, float]]) -> Figure:
             y=[""],
             orientation="h",
             name=name,
-            marker={"color": COLOURS[number % len(COLOURS)], "pattern": {"shape": looks[number % len(looks)], "size": 6}},
+            marker=_fill(COLOURS[number % len(COLOURS)], looks[number % len(looks)]),
             hovertemplate=f"{name}: %{{x:.3s}} ms<extra></extra>",
         )
     figure.update_layout(barmode="stack", hovermode="closest", bargap=0.2)
@@ -187,18 +191,35 @@ def _figure(y_title: str, height: int = HEIGHT) -> Figure:
         height=height,
         margin={"l": 10, "r": 10, "t": 36, "b": 10},
         hovermode="x unified",
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "title": None},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "title": None, "traceorder": "normal"},
         showlegend=True,
     )
-    figure.update_xaxes(hoverformat="%Y-%m-%d %H:%M:%S UTC")
+    figure.update_xaxes(hoverformat="%Y-%m-%d %H:%M:%S UTC", tickangle=0, nticks=6)
     figure.update_yaxes(title=y_title)
     return figure
+
+
+def _log_ticks(values: pl.Series) -> str | int:
+    """As many ticks as have room: every digit within a power of ten, 1, 2 and 5 within two, else the powers alone."""
+    low, high = float(values.min() or 1), float(values.max() or 1)  # type: ignore[arg-type]  # polars can't say that they are numbers
+    return "D1" if high < 10 * low else "D2" if high < 100 * low else 1
 
 
 def _style(model: str, models: Sequence[str], shape: str = "linear") -> dict[str, Any]:  # keyword arguments of Plotly's
     number = list(models).index(model)
     line = {"color": COLOURS[number % len(COLOURS)], "dash": DASHES[number % len(DASHES)], "shape": shape, "width": 2}
-    return {"name": html.escape(model), "line": line}
+    return {"name": _short(model), "line": line}
+
+
+def _fill(colour: str, pattern: str, pale: Iterable[bool] = ()) -> dict[str, Any]:
+    """A marker of bars: a full colour with a pattern on it, so that it is seen in the dark and without colour."""
+    shades = [0.35 if partial else 1.0 for partial in pale] or 1.0
+    overlay = {"shape": pattern, "size": 6, "fillmode": "overlay", "fgcolor": "rgba(255,255,255,0.6)"}
+    return {"color": colour, "opacity": shades, "pattern": overlay}
+
+
+def _short(name: str) -> str:
+    return html.escape(name if len(name) <= NAME_CHARS else f"{name[: NAME_CHARS - 1]}…")
 
 
 def _times(seconds: pl.Series) -> list[datetime]:

@@ -62,7 +62,7 @@ def header(title: str) -> None:
 def _pulse(now: Shown) -> None:
     """The line under the title. It ticks by itself, and has the whole page drawn again when there is something new."""
     rows = ask(views.count_calls)
-    st.caption(f"{words.count(rows)} calls in the window · newest call {words.age(time.time() - now.newest_s)} old · exact")
+    st.caption(f"{words.plural(rows, 'call')} in the window · newest call {words.age(time.time() - now.newest_s)} old · exact")
     if st.session_state.get("live") and (data.refresh() != now.version or time.time() - now.at_s > STALE_S):
         st.rerun()
 
@@ -116,18 +116,47 @@ _CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"
 
 def table(frame: pl.DataFrame, key: str, alt: str, columns: Mapping[str, Any] | None = None) -> None:
     """Draw a table."""
-    st.dataframe(frame, key=key, hide_index=True, column_config=columns, alt=alt)
+    st.dataframe(frame, key=key, hide_index=True, column_config=_columns(frame, columns), placeholder=words.UNKNOWN, alt=alt)
 
 
 def choose_row(frame: pl.DataFrame, key: str, alt: str, identity: Sequence[str], columns: Mapping[str, Any] | None = None) -> int | None:
     """Draw a table with one row to choose; return its number.
 
-    The browser remembers a row's number, so new data could put another row under the choice: ``identity``, what the rows are, is part of
-    the widget's key, and the choice is dropped when it changes.
+    The browser remembers a row's number, and new data could put another row there. So the widget's key holds a mark of ``identity``,
+    which is what the rows are: when that changes, a new widget starts with the choice moved to where its row is now.
     """
-    mark = zlib.crc32("\n".join(identity).encode())
+    mark = zlib.crc32("\n".join(identity).encode("utf-8", "backslashreplace"))
+    was: _Choice = st.session_state.get(f"{key}-choice", _Choice(mark, None, None))
+    start = was.start if was.mark == mark else _place(was.chosen, identity)
     event = st.dataframe(
-        frame, key=f"{key}-{mark}", hide_index=True, column_config=columns, on_select="rerun", selection_mode="single-row", alt=alt
+        frame,
+        key=f"{key}-{mark}",
+        hide_index=True,
+        column_config=_columns(frame, columns),
+        placeholder=words.UNKNOWN,
+        alt=alt,
+        on_select="rerun",
+        selection_mode="single-row",
+        selection_default=None if start is None else {"selection": {"rows": [start]}},
     )
-    rows = event.selection.rows
-    return rows[0] if rows and rows[0] < frame.height else None
+    row = next((row for row in event.selection.rows if row < frame.height), None)
+    st.session_state[f"{key}-choice"] = _Choice(mark, start, None if row is None else identity[row])
+    return row
+
+
+class _Choice(NamedTuple):
+    """Which row is chosen: ``start`` is the one its widget began with, ``chosen`` what it is now."""
+
+    mark: int
+    start: int | None
+    chosen: str | None
+
+
+def _place(chosen: str | None, identity: Sequence[str]) -> int | None:
+    return identity.index(chosen) if chosen in identity else None
+
+
+def _columns(frame: pl.DataFrame, columns: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Keep the models' names in view, and to a width that leaves room for the numbers."""
+    names = {"model": st.column_config.TextColumn(width=200, pinned=True)} if "model" in frame.columns else {}
+    return {**names, **(columns or {})}

@@ -7,6 +7,8 @@ import os
 import socket
 from pathlib import Path
 
+from streamlit.web import cli
+
 from toolkit import settings
 
 __all__ = ["free_port", "run"]
@@ -38,8 +40,6 @@ def run(journal: str, port: int = 8501, address: str = "127.0.0.1") -> int:
     OSError
         No free port among the next hundred, or an address that is not this machine's.
     """
-    from streamlit.web import cli
-
     chosen = free_port(port, address)
     if chosen != port:
         print(f"Port {port} is taken; using {chosen}.", flush=True)

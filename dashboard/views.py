@@ -263,28 +263,29 @@ def _ratio(a: Estimate, b: Estimate) -> float:
 
 
 def traffic(part: Slice) -> pl.DataFrame:
-    """Return one row a time bucket, quiet buckets too: calls a minute by outcome, error share, p50 and p95 of live calls in seconds."""
-    step_s = _step(part.calls, part.selection, BUCKETS)
-    per_minute = 60 / step_s
+    """Return one row a time bucket, quiet buckets too: calls a minute by outcome, error share, p50 and p95 of live calls."""
+    step_s = _step(part.calls, part.selection, BUCKETS // 2)
+    per_minute, complete = 60 / step_s, ~pl.col("partial").first()
     latency = pl.col("latency_s").filter(LIVE)
     n_live = latency.count()
     found = (
         _bucketed(part, step_s)
         .group_by("start_s")
         .agg(
+            pl.col("partial").first(),
             live=LIVE.sum() * per_minute,
             replayed=REPLAYED.sum() * per_minute,
             coalesced=COALESCED.sum() * per_minute,
             failed=FAILED.sum() * per_minute,
             n=pl.len(),
-            errors=FAILED.mean(),
             n_live=n_live,
-            p50_s=pl.when(n_live >= stats.percentile_min_n(0.5)).then(latency.quantile(0.5, "linear")),
-            p95_s=pl.when(n_live >= stats.percentile_min_n(0.95)).then(latency.quantile(0.95, "linear")),
+            errors=pl.when(complete).then(FAILED.mean()),
+            p50_s=pl.when(complete & (n_live >= stats.percentile_min_n(0.5))).then(latency.quantile(0.5, "linear")),
+            p95_s=pl.when(complete & (n_live >= stats.percentile_min_n(0.95))).then(latency.quantile(0.95, "linear")),
         )
     )
     counted = ("live", "replayed", "coalesced", "failed", "n", "n_live")
-    return _every_bucket(found, step_s).with_columns(pl.col(*counted).fill_null(0)).sort("start_s")
+    return _every_bucket(found, step_s).with_columns(pl.col(*counted).fill_null(0), pl.col("partial").fill_null(False)).sort("start_s")
 
 
 # Time buckets
@@ -299,14 +300,13 @@ def _step(calls: pl.DataFrame, selection: Selection, points: int) -> float:
 
 
 def _bucketed(part: Slice, step_s: float, keep: pl.Expr | bool = True) -> pl.DataFrame:
-    """Return the calls to keep with the start of their bucket, the window's partial buckets left out.
+    """Return the calls to keep with the start of their bucket, and whether the window's edge cuts that bucket.
 
-    A bucket that reaches over the window's edge holds only some of its calls and would draw a false dip or spike.
+    A ``partial`` bucket holds only some of its calls: lines leave it out, bars are drawn pale.
     """
-    calls = part.calls.filter(keep).with_columns(start_s=(pl.col("at") / step_s).floor() * step_s)
-    if part.selection.whole:
-        return calls
-    return calls.filter(pl.col("start_s") >= part.selection.lo_s, pl.col("start_s") + step_s <= part.selection.hi_s)
+    window, start = part.selection, pl.col("start_s")
+    cut_off = (start < window.lo_s) | (start + step_s > window.hi_s) if not window.whole else pl.lit(False)
+    return part.calls.filter(keep).with_columns(start_s=(pl.col("at") / step_s).floor() * step_s).with_columns(partial=cut_off)
 
 
 def _every_bucket(found: pl.DataFrame, step_s: float) -> pl.DataFrame:
@@ -364,6 +364,7 @@ def latency_over_time(part: Slice, q: float) -> pl.DataFrame:
     step_s = _step(live, part.selection, points)
     return (
         _bucketed(part, step_s, LIVE)
+        .filter(~pl.col("partial"))
         .group_by("label", "start_s")
         .agg(n=pl.len(), value_s=pl.col("latency_s").quantile(q, "linear"))
         .filter(pl.col("n") >= enough)
@@ -474,12 +475,12 @@ def cache_by_model(part: Slice) -> pl.DataFrame:
 
 
 def cache_over_time(part: Slice) -> pl.DataFrame:
-    """Return ``start_s source n share``: what share of a bucket's live and replayed answers came from where."""
+    """Return ``start_s partial source n share``: what share of a bucket's live and replayed answers came from where."""
     source = pl.when(REPLAYED).then(pl.coalesce(pl.col("cache_tier").cast(pl.String), pl.lit("memory"))).otherwise(pl.lit("live"))
     step_s = _step(part.calls, part.selection, BUCKETS // 2)
     return (
         _bucketed(part, step_s, LIVE | REPLAYED)
-        .group_by("start_s", source.alias("source"))
+        .group_by("start_s", "partial", source.alias("source"))
         .agg(n=pl.len())
         .with_columns(share=pl.col("n") / pl.col("n").sum().over("start_s"))
         .sort("start_s", "source")
@@ -492,6 +493,7 @@ def hit_share_over_time(part: Slice) -> pl.DataFrame:
     step_s = _step(part.calls, part.selection, min(BUCKETS // 2, POINTS // models))
     return (
         _bucketed(part, step_s, LIVE | REPLAYED)
+        .filter(~pl.col("partial"))
         .group_by("label", "start_s")
         .agg(n=pl.len(), share=REPLAYED.mean())
         .with_columns(pl.col("label").cast(pl.String))
@@ -507,10 +509,10 @@ ERROR_KINDS = (*_KINDS.values(), OTHER)
 
 
 def errors_over_time(part: Slice) -> pl.DataFrame:
-    """Return ``start_s kind n``: failed calls a bucket, with rate limits and timeouts apart from the rest."""
+    """Return ``start_s partial kind n``: failed calls a bucket, with rate limits and timeouts apart from the rest."""
     kind = pl.col("error_type").cast(pl.String).replace_strict(_KINDS, default=OTHER)
     step_s = _step(part.calls, part.selection, BUCKETS // 2)
-    return _bucketed(part, step_s, FAILED).group_by("start_s", kind.alias("kind")).agg(n=pl.len()).sort("start_s", "kind")
+    return _bucketed(part, step_s, FAILED).group_by("start_s", "partial", kind.alias("kind")).agg(n=pl.len()).sort("start_s", "kind")
 
 
 def error_groups(part: Slice, points: int = 24) -> pl.DataFrame:

@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 from itertools import pairwise
 
-__all__ = ["age", "change", "count", "dollars", "duration", "escape", "percent", "points", "three", "utc"]
+__all__ = ["age", "change", "count", "dollars", "duration", "escape", "percent", "plural", "points", "three", "utc"]
 
 UNKNOWN = "–"
 _MARKDOWN = re.compile(r"([!-/:-@\[-`{-~])")
@@ -15,6 +15,11 @@ _MARKDOWN = re.compile(r"([!-/:-@\[-`{-~])")
 
 def count(n: float) -> str:
     return f"{n:,.0f}" if n == round(n) or abs(n) >= 1000 else f"{n:.3g}"
+
+
+def plural(n: int, noun: str) -> str:
+    """Return ``"1 call"``, ``"2,000 calls"``."""
+    return f"{count(n)} {noun}" if n == 1 else f"{count(n)} {noun}s"
 
 
 def duration(seconds: float | None) -> str:
@@ -86,6 +91,6 @@ def three(value: float) -> str:
     """Three significant digits, without an exponent and without zeros that say nothing."""
     if value == 0:
         return "0"
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    text = f"{value:,.{digits}f}"
+    digits = 2 - math.floor(math.log10(abs(value)))
+    text = f"{round(value, digits):,.{max(0, digits)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

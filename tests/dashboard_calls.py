@@ -5,12 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Iterable
+from pathlib import Path
 
 from toolkit.monitor.events import CallRecord, ErrorRecord, RunRecord
+from toolkit.monitor.journal import Journal
 
 SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> ![i](http://192.0.2.1/i.png)"
 
 BLANK = dict.fromkeys(CallRecord._fields)
+
+
+Record = CallRecord | ErrorRecord | RunRecord
+
+
+def write(path: Path, rows: Iterable[Record]) -> None:
+    """Append rows to a journal with the real writer."""
+    journal = Journal(path)
+    for row in rows:
+        journal.append(row)
+    assert journal.flush()
+    journal.close()
 
 
 def live_call(at: float, model: str = "ollama/llama3.2:1b", *, number: int = 0, latency_s: float = 1.0, **columns: object) -> CallRecord:
@@ -69,10 +84,10 @@ def _call(at: float, model: str, number: int, columns: dict[str, object]) -> Cal
 MODELS = {"openrouter/openai/gpt-4o-mini": 0.9, "ollama/llama3.2:1b": 0.35, "embedded/ngram-3": 0.004, "cohere/command-r": 1.6}
 
 
-def a_day(now_s: float, calls: int = 4000, seed: int = 7) -> list[CallRecord | ErrorRecord | RunRecord]:
+def a_day(now_s: float, calls: int = 4000, seed: int = 7) -> list[Record]:
     """Return two days of calls of four models: slower in the last hours, a burst of rate limits, two runs, a third from the cache."""
     random.seed(seed)
-    rows: list[CallRecord | ErrorRecord | RunRecord] = [
+    rows: list[Record] = [
         RunRecord("run-alpha-1", now_s - 170_000, "test:1", "baseline", "{}"), RunRecord("run-beta-22", now_s - 80_000, "test:1", "qa-v2", "{}"),
     ]  # fmt: skip
     for number in range(calls):
@@ -83,7 +98,7 @@ def a_day(now_s: float, calls: int = 4000, seed: int = 7) -> list[CallRecord | E
     return rows
 
 
-def _one(at: float, model: str, number: int, run: str, *, recent: bool) -> list[CallRecord | ErrorRecord | RunRecord]:
+def _one(at: float, model: str, number: int, run: str, *, recent: bool) -> list[Record]:
     latency = MODELS[model] * random.lognormvariate(0, 0.5) * (1.6 if recent and model.startswith("cohere") else 1)
     price = {"cost_usd": 0.0004 * latency} if not model.startswith(("ollama", "embedded")) else {"cost_usd": 0.0}
     dice = random.random()

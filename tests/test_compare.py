@@ -95,7 +95,10 @@ def test_models_take_options_of_their_own_and_are_told_apart():
 def test_prompts_come_from_a_frame_and_a_template(make):
     frame = make({"prompt_id": ["p", "q"], "topic": ["for", "if"], "reference": ["loop", None]})
     questions = read_prompts(frame, "The {topic} statement")
-    assert [(q.prompt_id, q.prompt, q.reference) for q in questions] == [("p", "The for statement", "loop"), ("q", "The if statement", None)]
+    assert [(q.prompt_id, q.prompt, q.reference) for q in questions] == [
+        ("p", "The for statement", "loop"),
+        ("q", "The if statement", None),
+    ]
 
 
 def test_messages_are_prompts_too():

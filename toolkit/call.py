@@ -5,8 +5,9 @@ Every second of a call is booked to exactly one part (see ``Ledger``), so the pa
 
 from __future__ import annotations
 
+import itertools
 import json
-import secrets
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,18 +24,19 @@ from .pricing import Price, cost_of
 from .providers.base import Provider, Reader, request_id
 from .types import CacheMode, ChatRequest, Completion, Kept, Provenance, Reply, StreamEvent, Timing
 from .wire.retry import Retry
-from .wire.steps import Emit, Join, Keep, Lookup, Read, Send, Sleep, Step, Steps, T
+from .wire.steps import Emit, Join, Keep, Lookup, Read, Sleep, Steps, T
 
 __all__ = ["Policy", "ask", "exchange"]
 
 DEFAULT_TIMEOUT_S = 600.0
+DEFAULT_RETRY = Retry()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """How a call is carried out: what the client decides once for all its calls."""
 
-    retry: Retry = Retry()
+    retry: Retry = DEFAULT_RETRY
     prices: Callable[[str], Price | None] = lambda _model: None
     record: Callable[[Outcome], None] = lambda _outcome: None
     record_content: bool = True
@@ -42,6 +44,25 @@ class Policy:
     wall: Callable[[], float] = time.time
     stalled: Callable[[], float] = lambda: 0.0
     """Seconds the event loop was late so far, in all."""
+
+
+class CallIds:
+    """Ids without a system call each: random per process, then counted. A forked child draws anew."""
+
+    def __init__(self) -> None:
+        self.begin()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.begin)
+
+    def begin(self) -> None:
+        self.prefix = os.urandom(8).hex()
+        self.count = itertools.count()
+
+    def __call__(self) -> str:
+        return f"{self.prefix}{next(self.count):08x}"
+
+
+new_call_id = CallIds()
 
 
 class Ledger:
@@ -100,7 +121,7 @@ class Ledger:
 def gaps(pieces: tuple[tuple[float, Any, int], ...]) -> tuple[float, ...]:
     """Seconds between the arrivals of a stream; pieces that came in one read are one arrival."""
     times = [piece[0] for piece in pieces]
-    return tuple(later - earlier for earlier, later in zip(times, times[1:]) if later > earlier)
+    return tuple(later - earlier for earlier, later in itertools.pairwise(times) if later > earlier)
 
 
 def tokens_per_s(kept: Kept) -> float | None:
@@ -179,7 +200,7 @@ def ask(
         policy=policy,
         ledger=Ledger(policy.clock),
         at=policy.wall(),
-        call_id=secrets.token_hex(12),
+        call_id=new_call_id(),
         stall_at_start=policy.stalled(),
         stream=stream or emit,
         emit=emit,
@@ -210,7 +231,7 @@ def answer(call: Call, cache: CacheMode) -> Steps[Completion]:
     if cache is not True or call.emit:
         # A reader of a stream may stop for as long as it likes: nobody else must wait for it.
         return (yield from live(call, keep=cache is not False))
-    flight: Flight | Landed | Failed | None = None
+    flight: Flight[Kept] | Landed[Kept] | Failed | None = None
     while not isinstance(flight, Flight):
         flight = yield Join(call.key)
         if isinstance(flight, Landed):
@@ -229,7 +250,7 @@ def cache_key(call: Call) -> str:
         raise ConfigError(f"the request is not plain JSON ({exc}); use strings, numbers, lists and dicts in extra= and schema=") from exc
 
 
-def lead(call: Call, flight: Flight) -> Steps[Completion]:
+def lead(call: Call, flight: Flight[Kept]) -> Steps[Completion]:
     """Ask for everybody who asks the same, and let them know how it ended, whatever happens."""
     assert call.key is not None
     try:
@@ -337,7 +358,9 @@ def streamed(call: Call) -> Steps[Reply]:
     """One streamed attempt: bytes in, events out, arrivals noted."""
     assert call.wire is not None
     provider, request, ledger = call.provider, call.request, call.ledger
-    response = yield from provider.send(provider.build(call.wire, stream=True, timeout_s=request.timeout_s), stream=True, model=request.model)
+    response = yield from provider.send(
+        provider.build(call.wire, stream=True, timeout_s=request.timeout_s), stream=True, model=request.model
+    )
     reader = provider.reader(request)
     limit_s = request.timeout_s or DEFAULT_TIMEOUT_S
     read, pieces = Read(response), ledger.pieces
@@ -347,7 +370,9 @@ def streamed(call: Call) -> Steps[Reply]:
         except httpx.HTTPError as exc:
             if reader.done:  # all was said before the connection broke
                 break
-            raise interrupted(exc, call, reader) if pieces else exc
+            if not pieces:
+                raise
+            raise interrupted(exc, call, reader) from exc
         if chunk is None:
             break
         events = reader.feed(chunk)
@@ -386,7 +411,6 @@ def interrupted(error: httpx.HTTPError, call: Call, reader: Reader) -> ProviderE
     else:
         ours = StreamInterrupted(f"the stream of {name} broke off in the middle of its answer", provider=name, model=model)
     ours.partial = reader.text
-    ours.__cause__ = error
     return ours
 
 
@@ -448,13 +472,13 @@ def parsed(request: ChatRequest, reply: Reply) -> Any:  # whatever the schema de
         return json.loads(reply.text)
     except ValueError as exc:
         why = "it was cut by max_tokens" if reply.finish_reason == "length" else str(exc)
-        raise ReplyError(f"the answer of {request.model} is not the JSON that schema= asks for: {why}", model=request.model, partial=reply.text) from exc
+        raise ReplyError(
+            f"the answer of {request.model} is not the JSON that schema= asks for: {why}", model=request.model, partial=reply.text
+        ) from exc
 
 
 def exchange(provider: Provider, steps: Steps[T], model: str | None = None) -> Steps[T]:
-    """Carry out steps that are no model call (a list of models, say), with its transport errors translated.
-
-    """
+    """Carry out steps that are no model call (a list of models, say), with its transport errors translated."""
     try:
         return (yield from steps)
     except (httpx.HTTPError, httpx.InvalidURL) as exc:

@@ -144,7 +144,9 @@ class Toolbox:
         for name in (*self.base_urls, *self.api_keys):
             provider_class(name)  # a misspelt name is told now, not when the address is silently ignored
         self.cache = open_cache(cache)
-        self.journal = open_journal(journal if isinstance(journal, str) else None) if journal is True or isinstance(journal, str) else journal
+        self.journal = (
+            open_journal(journal if isinstance(journal, str) else None) if journal is True or isinstance(journal, str) else journal
+        )
         record = self.journal.append if self.journal else lambda _outcome: None
         self.policy = Policy(
             retry=retry or Retry(),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-
 from .client import AsyncClient, Client, Options, Prompt
 from .comparison.grid import Model, Plan, build_plan
-from .comparison.progress import Progress, watcher_for
+from .comparison.progress import Progress, in_notebook, watcher_for
 from .comparison.run import Run, arun, run
 from .errors import ConfigError
 from .monitor.events import RunRecord
@@ -269,7 +268,12 @@ async def acompare(
     asker = client or async_client()
     state = begin(plan, name, concurrency, asker.journal)
     with watcher_for(progress, state, stoppable=True) as watch:
-        await arun(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
+        try:
+            await arun(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
+        except asyncio.CancelledError:
+            if not in_notebook():
+                raise
+            # That was the kernel's interrupt: what is finished is the cell's result.
     return end(state, name, asker.journal)
 
 
@@ -278,7 +282,7 @@ def begin(plan: Plan, name: str | None, concurrency: int, journal: Journal | Non
         raise ConfigError(f"concurrency={concurrency!r}: at least one call at a time")
     state = Run(plan=plan, run_id=uuid.uuid4().hex[:16])
     if journal is not None:
-        process = process_name(os.getpid())
+        process = process_name()
         journal.append(RunRecord(run_id=state.run_id, at=time.time(), process=process, name=name or "", plan=plan.describe()))
     return state
 
@@ -288,4 +292,6 @@ def end(state: Run, name: str | None, journal: Journal | None) -> Comparison:
 
     if journal is not None:
         journal.flush()
-    return Comparison(plan=state.plan, records=state.done, run_id=state.run_id, name=name, stopped=not state.finished, elapsed_s=state.elapsed_s)
+    return Comparison(
+        plan=state.plan, records=state.done, run_id=state.run_id, name=name, stopped=not state.finished, elapsed_s=state.elapsed_s
+    )

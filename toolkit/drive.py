@@ -67,7 +67,7 @@ class ThreadDriver:
             while True:
                 try:
                     value = hands.carry_out(step)
-                except BaseException as exc:  # an interrupt too: the call ends its flight and records
+                except BaseException as exc:  # noqa: BLE001 - an interrupt too: the call ends its flight and records
                     step = steps.throw(exc)
                 else:
                     step = steps.send(value)
@@ -90,7 +90,7 @@ class ThreadDriver:
                     continue
                 try:
                     value = hands.carry_out(step)
-                except BaseException as exc:
+                except BaseException as exc:  # noqa: BLE001 - see run()
                     step = steps.throw(exc)
                 else:
                     step = steps.send(value)
@@ -171,7 +171,7 @@ class Hands:
         return response
 
     def read(self, response: httpx.Response) -> bytes | None:
-        assert self.chunks is not None
+        assert response is self.response and self.chunks is not None, "a call reads the response it sent for last"
         chunk = next(self.chunks, None)
         if chunk is None:
             self.close()
@@ -259,7 +259,7 @@ class AsyncDriver:
             while True:
                 try:
                     value = await hands.carry_out(step)
-                except BaseException as exc:  # a cancellation too: the call ends its flight and records
+                except BaseException as exc:  # noqa: BLE001 - a cancellation too: the call ends its flight and records
                     step = steps.throw(exc)
                 else:
                     step = steps.send(value)
@@ -283,7 +283,7 @@ class AsyncDriver:
                     continue
                 try:
                     value = await hands.carry_out(step)
-                except BaseException as exc:
+                except BaseException as exc:  # noqa: BLE001 - see run()
                     step = steps.throw(exc)
                 else:
                     step = steps.send(value)
@@ -386,7 +386,7 @@ class AsyncHands:
             self.driver.transports.give_back(pool)
 
     async def read(self, response: httpx.Response) -> bytes | None:
-        assert self.chunks is not None
+        assert response is self.response and self.chunks is not None, "a call reads the response it sent for last"
         chunk = await anext(self.chunks, None)
         if chunk is None:
             await self.close()

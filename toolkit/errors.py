@@ -196,6 +196,4 @@ def from_status(
     kind = _BY_STATUS.get(status) or (ServerError if status >= 500 else RequestError)
     if retryable is None and status in _RETRYABLE_REQUEST_ERRORS:
         retryable = True
-    return kind(
-        message, provider=provider, model=model, status=status, request_id=request_id, retryable=retryable, retry_after=retry_after
-    )
+    return kind(message, provider=provider, model=model, status=status, request_id=request_id, retryable=retryable, retry_after=retry_after)

@@ -96,7 +96,9 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: boo
     cells = [list(head), *([plain(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     lines = [
-        "  ".join(cell.ljust(width) if i == 0 or not right else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))).rstrip()
+        "  ".join(
+            cell.ljust(width) if i == 0 or not right else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
         for row in cells
     ]
     return "\n".join([lines[0], "  ".join("─" * width for width in widths), *lines[1:]])
@@ -114,6 +116,4 @@ def side_by_side_text(head: Sequence[str], rows: Sequence[Sequence[str]], *, wid
 def wrapped_row(cells: Sequence[str], width: int, lines: int) -> str:
     wrapped = [textwrap.wrap(plain(" ".join(cell.split())), width, max_lines=lines, placeholder=" …") or [""] for cell in cells]
     height = max(map(len, wrapped))
-    return "\n".join(
-        " │ ".join((cell[i] if i < len(cell) else "").ljust(width) for cell in wrapped).rstrip() for i in range(height)
-    )
+    return "\n".join(" │ ".join((cell[i] if i < len(cell) else "").ljust(width) for cell in wrapped).rstrip() for i in range(height))

@@ -134,8 +134,8 @@ def percentile(x: ArrayLike, q: float | Sequence[float] | Floats) -> float | Flo
 
     values = _numbers(x, "x")
     wanted = np.asarray(q, dtype=float)
-    if not np.all((wanted >= 0) & (wanted <= 1)):
-        raise ConfigError(f"q lies between 0 and 1 (0.95 for the 95th percentile), got {q}")
+    for level in wanted.flat:
+        _check_level(float(level))
     if not values.size:
         return np.full(np.shape(wanted), NAN) if np.ndim(q) else NAN
     found = np.quantile(values, wanted, method="linear")
@@ -145,13 +145,24 @@ def percentile(x: ArrayLike, q: float | Sequence[float] | Floats) -> float | Flo
 def percentile_min_n(q: float) -> int:
     """Return how many values a percentile needs at least: one is expected beyond it, on the side where fewer lie.
 
+    Raises
+    ------
+    ConfigError
+        If ``q`` lies outside 0 to 1.
+
     Examples
     --------
     >>> [percentile_min_n(q) for q in (0.5, 0.95, 0.99)]
     [2, 20, 100]
     """
+    _check_level(q)
     beyond = min(q, 1 - q)
     return math.ceil(round(1 / beyond, 6)) if beyond > 0 else 1
+
+
+def _check_level(q: float) -> None:
+    if not 0 <= q <= 1:
+        raise ConfigError(f"q lies between 0 and 1 (0.95 for the 95th percentile), got {q}")
 
 
 def percentile_interval(x: ArrayLike, q: float, confidence: float = 0.95) -> Interval:

@@ -26,6 +26,8 @@ __all__ = [
     "Usage",
 ]
 
+REPR_CHARACTERS = 60
+
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "error", "unknown"]
 Provenance = Literal["live", "replayed", "coalesced"]
@@ -251,18 +253,22 @@ class Completion:
     def __str__(self) -> str:
         return self.text
 
+    def __repr__(self) -> str:
+        shown = self.text if len(self.text) <= REPR_CHARACTERS else f"{self.text[:REPR_CHARACTERS]}…"
+        return f"<Completion of {self.model}, {self.provenance}, {self.finish_reason}: {shown!r}>"
+
     def _repr_html_(self) -> str:
         time, usage = self.timing, self.usage
         facts: dict[str, object] = {"": self.provenance if self.cache_tier is None else f"{self.provenance} from {self.cache_tier}"}
-        facts["latency"] = seconds(time.latency_s) if self.saved_s is None else f"{seconds(time.total_s)} instead of {seconds(self.saved_s)}"
+        facts["latency"] = (
+            seconds(time.latency_s) if self.saved_s is None else f"{seconds(time.total_s)} instead of {seconds(self.saved_s)}"
+        )
         if time.ttft_s is not None:
             facts["first token"] = seconds(time.ttft_s)
         if usage.output_tokens is not None:
             facts["tokens"] = f"{usage.input_tokens} in, {usage.output_tokens} out"
         facts |= {"cost": usd(self.cost_usd), "ended by": self.finish_reason}
         return html_card(self.model, self.text, facts)
-
-        return completion_card(self)
 
 
 class StreamEvent(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import polars as pl
 import streamlit as st
 
@@ -11,10 +13,9 @@ from dashboard.page import ask, chart, header, nothing_here, panel, shown, table
 
 def tiles() -> None:
     totals = ask(views.cache_totals)
-    row = iter(st.columns(6))
+    row = iter(st.columns(5))
     next(row).metric("Cache hits", words.percent(totals.hits.value), border=True, help="Replayed answers among replayed and live ones.")
     next(row).metric("Replayed", words.count(totals.replayed), border=True)
-    next(row).metric("Live", words.count(totals.live), border=True)
     next(row).metric(
         "Coalesced", words.count(totals.coalesced), border=True, help="Joined an equal call already under way; in no share on this page."
     )
@@ -27,11 +28,16 @@ def tiles() -> None:
     next(row).metric(
         "Time saved", words.duration(totals.saved_s), border=True, help="How long the replayed answers took when they were live."
     )
-    live, lookup = totals.live_p50_s.value, totals.lookup_p50_s.value
-    said = [f"Half of the live answers took at most {words.duration(live)}", f"half of the look-ups at most {words.duration(lookup)}"]
+    st.caption(words.escape("; ".join(_said(totals)) + "."))
+
+
+def _said(totals: views.CacheTotals) -> Iterator[str]:
+    live = words.plural(totals.live, "live answer")
+    yield live if totals.live_p50_s.value is None else f"{live}, half of them within {words.duration(totals.live_p50_s.value)}"
+    if totals.lookup_p50_s.value is not None:
+        yield f"half of the look-ups that hit within {words.duration(totals.lookup_p50_s.value)}"
     if totals.hits.value is not None:
-        said.append(f"95 % interval of the hit share {words.percent(totals.hits.low)} to {words.percent(totals.hits.high)}")
-    st.caption("; ".join(said) + ".")
+        yield f"95 % interval of the hit share {_interval(totals.hits.low, totals.hits.high)}"
 
 
 def by_model() -> None:
@@ -39,7 +45,7 @@ def by_model() -> None:
     drawn = found.select(
         pl.col("label").alias("model"),
         "hit_share",
-        pl.Series("interval", [_interval(low, high) for low, high in found.select("hit_low", "hit_high").rows()], dtype=pl.String),
+        pl.Series("interval", [_interval(*ends) for ends in found.select("hit_low", "hit_high").rows()], dtype=pl.String),
         "live", "memory", "disk", "redis", "coalesced",
         pl.col("saved_usd").alias("saved ($)"),
         pl.col("saved_s").round_sig_figs(3).alias("saved (s)"),
@@ -52,7 +58,7 @@ def by_model() -> None:
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    return "–" if low is None else f"{words.percent(low)} to {words.percent(high)}"
+    return words.UNKNOWN if low is None else f"{words.percent(low)} to {words.percent(high)}"
 
 
 header("Cache")

@@ -10,8 +10,8 @@ import streamlit as st
 
 from dashboard import data, figures, views, words
 from dashboard.detail import list_calls
-from dashboard.hints import hint
 from dashboard.page import ask, chart, choose_row, header, nothing_here, panel, table
+from toolkit.hints import next_step
 
 
 def over_time() -> None:
@@ -52,7 +52,7 @@ def _time(column: str, name: str) -> pl.Expr:
 
 
 def what_to_do(group: dict[str, Any]) -> None:
-    st.markdown(f"**{words.escape(group['type'] or 'Unknown error')}**: {hint(group['type'])}")
+    st.markdown(f"**{words.escape(group['type'] or 'Unknown error')}**: {next_step(group['type'] or '')}.")
 
 
 def messages(group: dict[str, Any]) -> None:
@@ -60,14 +60,14 @@ def messages(group: dict[str, Any]) -> None:
     table(found.select("n", "message", _time("last_s", "last seen (UTC)")), "messages", "Messages of the group, most frequent first")
 
 
-def stacks(group: dict[str, Any]) -> None:
-    found = data.errors_of(group["fingerprint"], limit=1)
-    if not found:
-        st.caption("The journal has no stack for this group.")
+def stack(calls: pl.DataFrame) -> None:
+    found = data.error_of(calls["call_id"][0], calls["at"][0])
+    if found is None:
+        st.caption("The journal keeps no stack for the newest of these calls.")
         return
-    st.code(found[0]["stack"], language=None, height=260)
-    with st.expander("Context of the newest one"):
-        st.json(json.loads(found[0]["context"] or "{}"))
+    st.code(found["stack"], language=None, height=260)
+    with st.expander("Context"):
+        st.json(json.loads(found["context"] or "{}"))
 
 
 header("Errors")
@@ -83,10 +83,11 @@ if not nothing_here():
     if group:
         with panel("What to do"):
             what_to_do(group)
+        calls = ask(views.affected_calls, group["fingerprint"])
         left, right = st.columns(2)
         with left, panel("Messages"):
             messages(group)
         with right, panel("Newest stack"):
-            stacks(group)
+            stack(calls)
         with panel("Affected calls"):
-            list_calls(ask(views.affected_calls, group["fingerprint"]), "affected", "Calls that failed with this error, newest first")
+            list_calls(calls, "affected", "Calls that failed with this error, newest first")

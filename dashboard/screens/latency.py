@@ -13,23 +13,18 @@ from toolkit import stats
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
 
-def over_time() -> tuple[str, float, float] | None:
-    """Draw the lines; return the model and bucket of the chosen point."""
-    name = st.segmented_control("Percentile", list(PERCENTILES), default="p50", required=True, key="q", bind="query-params") or "p50"
+def over_time(name: str) -> tuple[str, float, float] | None:
+    """Draw the lines of a percentile; return the model and bucket of the chosen point."""
     q = PERCENTILES[name]
-    table = ask(views.latency_over_time, q)
+    table, enough = ask(views.latency_over_time, q), stats.percentile_min_n(q)
     if table.is_empty():
-        empty(
-            f"No time bucket holds the {stats.percentile_min_n(q)} live calls that a {name} needs. Choose a lower percentile or a wider window."
-        )
+        empty(f"No time bucket holds the {enough} live calls that a {name} needs. Choose a lower percentile or a wider window.")
         return None
     figure = figures.percentile_lines(table, name, shown().models)
     point = clickable(
         figure, f"lines-{name}", f"{name} latency of live calls over time, a line for each of {table['label'].n_unique()} models"
     )
-    st.caption(
-        f"Time buckets with fewer than {stats.percentile_min_n(q)} live calls, and those cut by the window's edge, are left out. Click on a point for its slowest calls."
-    )
+    st.caption(f"Buckets with fewer than {enough} live calls, or cut by the window's edge, are left out. Click on a point for its calls.")
     return (str(point[0]), float(point[1]), float(point[2])) if point else None
 
 
@@ -45,29 +40,32 @@ def by_model() -> str | None:
         pl.col("label").alias("model"),
         pl.col("n"),
         _ms("p50_s", "p50 (ms)"),
-        pl.Series("p50 interval (ms)", [_range(*ends) for ends in table.select("p50_low_s", "p50_high_s").rows()], dtype=pl.String),
+        _interval(table, "p50"),
         _ms("p95_s", "p95 (ms)"),
-        pl.Series("p95 interval (ms)", [_range(*ends) for ends in table.select("p95_low_s", "p95_high_s").rows()], dtype=pl.String),
+        _interval(table, "p95"),
         _ms("p99_s", "p99 (ms)"),
-        _ms("ttft_p50_s", "first token p50 (ms)"),
-        pl.col("tokens_per_s").round_sig_figs(3).alias("tokens/s p50"),
-        pl.col("note").alias("what n can't support"),
+        _ms("ttft_p50_s", "TTFT p50 (ms)"),
+        pl.col("tokens_per_s").round_sig_figs(3).alias("tokens/s"),
+        pl.col("note").replace("", None).alias("too few calls"),
     )
-    row = choose_row(
-        drawn, "models", "Latency by model: live calls, percentiles with intervals, first token, tokens a second", table["label"].to_list()
+    drawn = drawn.select(column for column in drawn if column.null_count() < drawn.height)
+    columns = {name: st.column_config.NumberColumn(format="localized") for name in drawn.columns if name.endswith(("(ms)", "/s"))}
+    alt = "Latency by model: live calls, percentiles with intervals, time to first token, tokens a second"
+    row = choose_row(drawn, "models", alt, table["label"].to_list(), columns)
+    st.caption(
+        "Live calls that succeeded; 95 % intervals; medians of time to first token and of tokens a second. Choose a row for its calls."
     )
-    st.caption("Live calls that succeeded. Intervals are at 95 %. Choose a row for the model's slowest calls.")
-    return None if row is None else table["label"][row]
+    return None if row is None else str(table["label"][row])
 
 
 def _ms(column: str, name: str) -> pl.Expr:
     return (pl.col(column) * 1e3).round_sig_figs(3).alias(name)
 
 
-def _range(low_s: float | None, high_s: float | None) -> str:
-    if low_s is None or high_s is None:
-        return "–"
-    return f"{words.three(low_s * 1e3)} to {words.three(high_s * 1e3)}"
+def _interval(table: pl.DataFrame, name: str) -> pl.Series:
+    ends = table.select(f"{name}_low_s", f"{name}_high_s").rows()
+    said = [None if low is None or high is None else f"{words.three(low * 1e3)} to {words.three(high * 1e3)}" for low, high in ends]
+    return pl.Series(f"{name} interval", said, dtype=pl.String)
 
 
 def slowest(model: str, lo_s: float | None = None, hi_s: float | None = None) -> None:
@@ -76,19 +74,34 @@ def slowest(model: str, lo_s: float | None = None, hi_s: float | None = None) ->
     list_calls(ask(views.slowest_calls, model, lo_s, hi_s), "slowest", "Slowest live calls, slowest first")
 
 
+def percentile() -> str:
+    name = st.segmented_control(
+        "Percentile", list(PERCENTILES), default="p50", required=True, key="q", bind="query-params", label_visibility="collapsed"
+    )
+    return name or "p50"
+
+
+def content() -> None:
+    point = model = None
+    name = percentile()
+    left, right = st.columns([3, 2])
+    with left, panel(f"{name} over time"):
+        point = over_time(name)
+    with right, panel("Distribution"):
+        distribution()
+    with panel("By model"):
+        model = by_model()
+    if point:
+        with panel("Slowest calls of the point"):
+            slowest(*point)
+    elif model:
+        with panel("Slowest calls of the model"):
+            slowest(model)
+
+
 header("Latency")
 if not nothing_here():
-    point = model = None
     if ask(views.latency_by_model).is_empty():
         empty("No live call succeeded in this window, so there is no latency to show: replayed answers and failures are not timed.")
     else:
-        left, right = st.columns([3, 2])
-        with left, panel("Over time"):
-            point = over_time()
-        with right, panel("Distribution"):
-            distribution()
-        with panel("By model"):
-            model = by_model()
-    if point or model:
-        with panel("Slowest calls"):
-            slowest(*point) if point else slowest(str(model))
+        content()

@@ -47,7 +47,9 @@ def _intervals(now: Summary, name: str, latency: Estimate) -> str:
         f"cache hits {_range(now.hits, words.percent)}",
     ]
     notes = [
-        note for note in (now.p95_s.note, f"{words.count(now.unpriced)} live calls have no known price" if now.unpriced else "") if note
+        note
+        for note in (now.p95_s.note, f"cost leaves out {words.plural(now.unpriced, 'live call')} of unknown price" if now.unpriced else "")
+        if note
     ]
     return " · ".join(said + notes) + "."
 
@@ -55,7 +57,8 @@ def _intervals(now: Summary, name: str, latency: Estimate) -> str:
 def _range(estimate: Estimate, written: Callable[[float | None], str]) -> str:
     if estimate.low is None and estimate.high is None:
         return f"none (n = {words.count(estimate.n)})"
-    return f"{written(estimate.low)} to {written(estimate.high)} (n = {words.count(estimate.n)})"
+    ends = f"{written(estimate.low)} to {written(estimate.high)}" if estimate.high is not None else f"at least {written(estimate.low)}"
+    return f"{ends} (n = {words.count(estimate.n)})"
 
 
 def trends() -> None:
@@ -67,7 +70,10 @@ def trends() -> None:
         chart(figures.share(table, "errors"), "error-share", "Share of failed calls over time")
     with right, panel("Duration"):
         chart(figures.series(table, {"p50_s": "p50", "p95_s": "p95"}), "duration", "p50 and p95 latency of live calls over time")
-    st.caption("Duration: live calls that succeeded; a p95 is drawn where a time bucket holds 20 of them. Times are UTC.")
+    st.caption(
+        "Times are UTC. Pale bars reach over the window's edge and hold only part of their calls; lines leave those out. Duration is that of "
+        "live calls that succeeded; a p95 needs 20 of them in a time bucket."
+    )
 
 
 header("Overview")

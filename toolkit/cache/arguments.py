@@ -133,7 +133,7 @@ def _in_order(parameter: inspect.Parameter, value: Any) -> Any:  # an argument o
     return tuple(sorted(value.items())) if parameter.kind is parameter.VAR_KEYWORD else value
 
 
-def _kind(value: object) -> Hashable:
+def _kind(value: object) -> Any:  # a type, or nested tuples of types
     """Return the type of a value with the types of what it holds, as far as equality looks through it."""
     if isinstance(value, tuple):
         return type(value), *map(_kind, value)

@@ -23,6 +23,7 @@ _NUMBER = (float, int)
 _USAGE = ("input_tokens", "output_tokens", "reasoning_tokens", "cached_input_tokens")
 _FINISH_REASONS = frozenset(get_args(FinishReason))
 _EVENT_KINDS = frozenset(get_args(EventKind))
+_write_json = json.JSONEncoder(separators=(",", ":")).encode
 _NOTHING: tuple[Json, ...] = (None, "", (), [], {})
 
 
@@ -46,7 +47,7 @@ def encode(kept: Kept) -> bytes:
         "reply": _reply_row(kept.reply),
     }
     try:
-        return json.dumps(_said(row), separators=(",", ":")).encode("ascii")
+        return _write_json(_said(row)).encode("ascii")
     except (TypeError, ValueError, RecursionError) as exc:
         raise CacheError(f"this answer can't be kept as JSON: {exc}") from exc
 
@@ -95,10 +96,18 @@ def _read_kept(row: Json) -> Kept:
         latency_s=_of(_NUMBER, row["latency_s"]),
         ttft_s=_maybe(_NUMBER, row.get("ttft_s")),
         ttfa_s=_maybe(_NUMBER, row.get("ttfa_s")),
-        pieces=tuple((_of(_NUMBER, at_s), _one_of(_EVENT_KINDS, kind), _of((int,), size)) for at_s, kind, size in row.get("pieces", ())),
+        pieces=_read_pieces(row.get("pieces", ())),
         cost_usd=_maybe(_NUMBER, row.get("cost_usd")),
         price_date=_maybe((str,), row.get("price_date")),
     )
+
+
+def _read_pieces(rows: Json) -> tuple[tuple[float, EventKind, int], ...]:
+    pieces = tuple(map(tuple, rows))
+    for at_s, kind, size in pieces:  # written out: there is one for each token
+        if type(at_s) not in _NUMBER or kind not in _EVENT_KINDS or type(size) is not int:
+            raise TypeError(f"{(at_s, kind, size)!r:.80} is not a piece of a stream")
+    return pieces
 
 
 def _read_reply(row: Json) -> Reply:

@@ -89,7 +89,7 @@ class DiskStore:
             return
         self.entries.write(f"{NAMESPACE}/{key}", value, kind="json", ttl_s=self._default_ttl_s if ttl_s is None else ttl_s)
         if self._max_bytes is not None and self.entries.info().size_bytes > self._max_bytes:
-            self.entries.prune(max_bytes=LOW_WATER * self._max_bytes)
+            self.entries.prune(max_bytes=LOW_WATER * self._max_bytes, give_back=False)
 
     def delete(self, key: str) -> bool:
         """Forget a key; say whether there was something to forget."""

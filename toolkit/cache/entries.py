@@ -243,10 +243,17 @@ class Entries:
         """Return the paths of the entries that were found damaged and set aside."""
         return self._run(lambda connection: [path for (path,) in connection.execute("SELECT path FROM damaged ORDER BY found_at")])
 
-    def prune(self, *, max_bytes: float | None = None, max_entries: float | None = None, older_than_s: float | None = None) -> int:
+    def prune(
+        self,
+        *,
+        max_bytes: float | None = None,
+        max_entries: float | None = None,
+        older_than_s: float | None = None,
+        give_back: bool = True,
+    ) -> int:
         """Remove what has expired, what was not used for ``older_than_s``, and then the longest unused until the limits hold.
 
-        Returns how many entries that were.
+        Returns how many entries that were. With ``give_back`` the file gets smaller too; without, later entries use the space.
         """
         self.note_uses()
         now = self._clock()
@@ -255,7 +262,7 @@ class Entries:
             gone += self._delete_batches(_DELETE_UNUSED, now - older_than_s)
         if max_bytes is not None or max_entries is not None:
             gone += self._shrink(math.inf if max_bytes is None else max_bytes, math.inf if max_entries is None else max_entries)
-        if gone:
+        if gone and give_back:
             self._give_back_space()
         return gone
 
@@ -376,7 +383,9 @@ class Entries:
         return gone
 
     def _give_back_space(self) -> None:
-        self._try(lambda connection: connection.execute("PRAGMA incremental_vacuum").fetchall())
+        """Make the file smaller by the pages that nothing is on any more."""
+        # A script, because execute() stops after the first page.
+        self._try(lambda connection: connection.executescript("PRAGMA incremental_vacuum"))
 
 
 def _rebuild(folder: Path, clock: Callable[[], float]) -> Entries:

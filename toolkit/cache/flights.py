@@ -12,7 +12,7 @@ import enum
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -31,6 +31,8 @@ class Abandoned(enum.Enum):
 
     def __repr__(self) -> str:
         return "ABANDONED"
+
+    __str__ = __repr__
 
 
 ABANDONED: Final = Abandoned.ABANDONED
@@ -92,7 +94,7 @@ class Flight(Generic[T]):
 
     __slots__ = ("_course", "_flights", "_key", "leader")
 
-    def __init__(self, flights: Flights[T], key: str, course: _Course[T], *, leader: bool) -> None:
+    def __init__(self, flights: Flights[T], key: Hashable, course: _Course[T], *, leader: bool) -> None:
         self._flights = flights
         self._key = key
         self._course = course
@@ -188,27 +190,21 @@ class Flights(Generic[T]):
     """
 
     def __init__(self, *, share: Callable[[T], T] | None = None, taken: Callable[[T], None] | None = None) -> None:
-        self._airborne: dict[str, _Course[T]] = {}
+        self._airborne: dict[Hashable, _Course[T]] = {}
         self._share = share
         self._taken = taken
         _every_flights.add(self)
 
-    def join(self, key: str) -> Flight[T]:
+    def join(self, key: Hashable) -> Flight[T]:
         """Lead the flight for a key if there is none under way, follow it otherwise."""
         mine: _Course[T] = _Course()
         course = self._airborne.setdefault(key, mine)  # atomic: exactly one caller finds its own
         return Flight(self, key, course, leader=course is mine)
 
-    def landed(self, key: str, kept: T) -> Flight[T]:
-        """Return a follower's place in a flight that has brought ``kept`` already."""
-        course: _Course[T] = _Course()
-        course.end(Landed(kept))
-        return Flight(self, key, course, leader=False)
-
     def __len__(self) -> int:
         return len(self._airborne)
 
-    def _forget(self, key: str, course: _Course[T]) -> None:
+    def _forget(self, key: Hashable, course: _Course[T]) -> None:
         if self._airborne.get(key) is course:
             self._airborne.pop(key, None)
 

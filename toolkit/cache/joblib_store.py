@@ -120,7 +120,7 @@ class SQLiteStoreBackend(StoreBackendBase, StoreBackendMixin):  # type: ignore[m
     def _move_item(self, src: str, dst: str) -> None:
         with self._open_item(src, "rb") as source, self._open_item(dst, "wb") as target:
             target.write(source.read())
-        self.clear_location(src)
+        self._entries.delete_under(self._split(src)[0])
 
     def _concurrency_safe_write(self, to_write: Any, filename: str, write_func: Any) -> None:
         write_func(to_write, filename)  # a draft appears whole when it is closed: no second name needed

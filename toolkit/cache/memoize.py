@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import functools
 import inspect
 import logging
 import threading
-from asyncio import current_task
-from collections.abc import Awaitable, Callable, Hashable
+import time
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
+from types import TracebackType
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, overload
 
 from ..errors import CacheError, ConfigError
 from ..settings import home
@@ -23,12 +25,15 @@ __all__ = ["Memoized", "memoize"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
 
 _ABSENT: Final = object()
 _log = logging.getLogger(__name__)
 
 AnyCache = Cache[Any, Any]  # results of whatever functions
+Row = tuple[Any, ...]  # and their arguments
+KeyOf = Callable[[Row, dict[str, Any]], Hashable]
 Store = AnyCache | str | Path
 
 
@@ -130,92 +135,276 @@ def memoize(
     """
     if fn is None:
         return functools.partial(memoize, ttl_s=ttl_s, max_size=max_size, key=key, persist=persist, store=store)
-    _require_memoizable(fn, persist, key)
-    _require_store(persist, store, ttl_s, max_size)
-    cache = store if isinstance(store, Cache) else LRUCache(max_size, ttl_s)
-    arguments = Arguments(fn)
+    _require_memoizable(fn)
     if persist:
-        disk = _Disk(fn, None if store is None else Path(cast("str | Path", store)), ttl_s)
-        memory = _Memory(fn, disk.call, cache, disk.key_of(arguments), shared=False, forget_all=disk.clear)
+        memory = _persistent(fn, LRUCache(max_size, ttl_s), ttl_s, key, store)
     else:
-        memory = _Memory(fn, fn, cache, _key_by(key) if key else arguments.key, shared=store is not None)
-    return _dressed(fn, memory)
+        memory = _in_memory(fn, LRUCache(max_size, ttl_s) if store is None else store, ttl_s, key, shared=store is not None)
+    return _remembering_async(fn, memory) if inspect.iscoroutinefunction(fn) else _remembering(fn, memory)
 
 
 class _Memory:
     """What the wrapper of one function works with."""
 
-    def __init__(
-        self,
-        fn: Callable[..., Any],
-        work: Callable[..., Any],
-        cache: AnyCache,
-        key_of: Callable[[tuple[Any, ...], dict[str, Any]], Hashable],
-        *,
-        shared: bool,
-        forget_all: Callable[[], None] | None = None,
-    ) -> None:
-        self.name = getattr(fn, "__qualname__", repr(fn))
-        self.work = work
+    def __init__(self, fn: Callable[..., Any], cache: AnyCache, key_of: KeyOf, ttl_s: float | None, *, shared: bool = False) -> None:
+        self.fn = fn
         self.cache = cache
-        self.flights: Flights[Any] = Flights(share=_own_copy)
-        self.key_of = self._named(key_of) if shared else key_of
+        self.key_of: KeyOf = (lambda args, kwargs: (self, key_of(args, kwargs))) if shared else key_of
+        self.flights: Flights[Any] = Flights(share=_own_copy if cache.copies else None)
+        self.leading: set[tuple[int, Hashable]] = set()
+        self.forgotten = 0  # how often something was: a result under way meanwhile is not kept
+        self._ttl_s = ttl_s
         self._shared = shared
-        self._forget_all = forget_all
-        self._leading: set[tuple[int, Hashable]] = set()
-        self._forgotten = 0  # how often something was: results under way meanwhile are not kept
 
-    def stats(self) -> CacheStats:
-        return self.cache.stats()
+    def work(self, args: Row, kwargs: dict[str, Any]) -> Any:
+        """Have the function work; gives an awaitable if it is a coroutine function."""
+        return self.fn(*args, **kwargs)
 
-    def clear(self) -> None:
-        self._forgotten += 1
-        if self._forget_all is not None:
-            self._forget_all()
-        if not self._shared:
-            self.cache.clear()
-            return
-        for key in self.cache.keys():
-            if isinstance(key, tuple) and key and key[0] is self:
-                self.cache.delete(key)
+    def left_s(self) -> float | None:
+        """Return how long the result that came last may be kept."""
+        return self._ttl_s
 
-    def forget(self, *args: Any, **kwargs: Any) -> bool:
-        self._forgotten += 1
-        return self.cache.delete(self.key_of(args, kwargs))
-
-    def lead_or_take(self, key: Hashable, me: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(self, key: Hashable, args: Row, kwargs: dict[str, Any]) -> Any:
+        me = threading.get_ident()
         while True:
-            if (me, key) in self._leading:  # a call that asks itself: as endless, or not, as without a cache
-                return self.work(*args, **kwargs)
+            if (me, key) in self.leading:  # a call that asks itself: as endless, or not, as it is without a cache
+                return self.work(args, kwargs)
             flight = self.flights.join(key)
             if flight.leader:
-                with _Leading(self, key, me, flight) as lead:
-                    return lead.kept() if lead.known() else lead.keep(self.work(*args, **kwargs))
+                with _Lead(self, flight, key, me) as lead:
+                    known = self.cache.peek(key, _ABSENT)  # another leader may have landed since this caller looked
+                    return lead.keep(self.work(args, kwargs)) if known is _ABSENT else lead.land(known)
             outcome = flight.wait()
             if isinstance(outcome, Landed):
                 return outcome.kept
             if isinstance(outcome, Failed):
                 raise outcome.error
 
-    async def lead_or_take_async(self, key: Hashable, me: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def call_async(self, key: Hashable, args: Row, kwargs: dict[str, Any]) -> Any:
+        me = id(asyncio.current_task())
         while True:
-            if (me, key) in self._leading:
-                return await self.work(*args, **kwargs)
+            if (me, key) in self.leading:
+                return await self.work(args, kwargs)
             flight = self.flights.join(key)
             if flight.leader:
-                with _Leading(self, key, me, flight) as lead:
-                    return lead.kept() if lead.known() else lead.keep(await self.work(*args, **kwargs))
+                with _Lead(self, flight, key, me) as lead:
+                    known = self.cache.peek(key, _ABSENT)
+                    return lead.keep(await self.work(args, kwargs)) if known is _ABSENT else lead.land(known)
             outcome = await flight.wait_async()
             if isinstance(outcome, Landed):
                 return outcome.kept
             if isinstance(outcome, Failed):
                 raise outcome.error
 
-    def unhashable(self, error: TypeError) -> TypeError:
+    def clear(self) -> None:
+        self.forgotten += 1
+        if not self._shared:
+            self.cache.clear()
+            return
+        for key in self.cache:
+            if isinstance(key, tuple) and key and key[0] is self:
+                self.cache.delete(key)
+
+    def forget(self, *args: Any, **kwargs: Any) -> bool:
+        self.forgotten += 1
+        return self.cache.delete(self.key_of(args, kwargs))
+
+    def unhashable(self, args: Row, kwargs: dict[str, Any]) -> TypeError:
+        guilty = next((type(value).__name__ for value in (*args, *kwargs.values()) if not _hashable(value)), "key")
         return TypeError(
-            f"{self.name} was called with arguments that can't be hashed, so it can't tell calls apart ({error}); "
-            "give memoize a key= function that makes something hashable of them"
+            f"{_name(self.fn)} was called with a {guilty}, which can't be hashed, so its calls can't be told apart; "
+            "give memoize a key= function that makes something hashable of the arguments"
         )
 
-    def _named(self, key_of: Callable[[tuple[Any, ...], dict[str, Any]], Hashable]) -> Callable[..., Hashable]:
-        return lambda args, kwargs: (self, key_of(args, kwargs))
+
+class _Lead:
+    """Leading a flight: whatever happens, it is ended for those who wait."""
+
+    def __init__(self, memory: _Memory, flight: Flight[Any], key: Hashable, me: int) -> None:
+        self._memory = memory
+        self._flight = flight
+        self._key = key
+        self._me = (me, key)
+        self._forgotten = memory.forgotten
+
+    def __enter__(self) -> _Lead:
+        self._memory.leading.add(self._me)
+        return self
+
+    def keep(self, value: Any) -> Any:
+        memory = self._memory
+        if memory.forgotten == self._forgotten:
+            memory.cache.set(self._key, value, memory.left_s())
+        return self.land(value)
+
+    def land(self, value: Any) -> Any:
+        # A copy for those who wait, taken before this caller can change what it gets.
+        self._flight.land(_own_copy(value) if self._memory.cache.copies else value)
+        return value
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._memory.leading.discard(self._me)
+        if isinstance(error, Exception):
+            self._flight.fail(error)
+        else:
+            self._flight.abandon()  # interrupted or cancelled; nothing happens if it has landed
+
+
+class _Persistent(_Memory):
+    """Results by ``joblib.Memory`` below those in memory."""
+
+    def __init__(self, fn: Callable[..., Any], cache: AnyCache, ttl_s: float | None, folder: Path | None) -> None:
+        super().__init__(fn, cache, self._hashed, ttl_s)
+        self._folder = folder
+        self._arguments = Arguments(fn)
+        self._local = threading.local()
+        self._warned = False
+
+    def work(self, args: Row, kwargs: dict[str, Any]) -> Any:
+        return self._work_async(args, kwargs) if inspect.iscoroutinefunction(self.fn) else self._work(args, kwargs)
+
+    def left_s(self) -> float | None:
+        left_s: float | None = getattr(self._local, "left_s", None)
+        return self._ttl_s if left_s is None else left_s
+
+    def clear(self) -> None:
+        super().clear()
+        self._on_disk.clear(warn=False)
+
+    def forget(self, *args: Any, **kwargs: Any) -> bool:
+        in_memory = super().forget(*args, **kwargs)
+        store, item = self._on_disk.store_backend, (self._on_disk.func_id, self._on_disk._get_args_id(*args, **kwargs))
+        on_disk = bool(store.contains_item(item))
+        store.clear_item(item)
+        return in_memory or on_disk
+
+    @functools.cached_property
+    def _on_disk(self) -> Any:  # joblib has no types
+        import joblib  # half a second
+
+        from .joblib_store import BACKEND
+
+        memory = joblib.Memory(self._folder or home() / "memo", backend=BACKEND, verbose=0)
+        return memory.cache(self.fn, cache_validation_callback=self._is_fresh)
+
+    def _hashed(self, args: Row, kwargs: dict[str, Any]) -> Hashable:
+        import joblib
+
+        hashed: str = joblib.hash(self._arguments.row(args, kwargs))
+        return hashed
+
+    def _is_fresh(self, metadata: dict[str, Any]) -> bool:
+        """Say whether a result on disk may still be used, and note for how long."""
+        if self._ttl_s is None:
+            return True
+        left_s = metadata.get("time", 0.0) + self._ttl_s - time.time()
+        self._local.left_s = left_s if left_s > 0 else None
+        return bool(left_s > 0)
+
+    def _work(self, args: Row, kwargs: dict[str, Any]) -> Any:
+        self._local.left_s = None
+        try:
+            return self._on_disk(*args, **kwargs)
+        except CacheError as error:
+            self._warn(error)
+        return self.fn(*args, **kwargs)
+
+    async def _work_async(self, args: Row, kwargs: dict[str, Any]) -> Any:
+        self._local.left_s = None
+        try:
+            return await self._on_disk(*args, **kwargs)
+        except CacheError as error:
+            self._warn(error)
+        return await self.fn(*args, **kwargs)
+
+    def _warn(self, error: CacheError) -> None:
+        if not self._warned:
+            _log.warning("results of %s are not kept on disk: %s", _name(self.fn), error)
+        self._warned = True
+
+
+def _in_memory(fn: Callable[..., Any], cache: Store, ttl_s: float | None, key: Callable[..., Hashable] | None, *, shared: bool) -> _Memory:
+    if not isinstance(cache, Cache):
+        raise ConfigError(f"store= is a Cache to remember in (or, with persist=True, a folder), not {cache!r}")
+    return _Memory(fn, cache, Arguments(fn).key if key is None else _applied(key), ttl_s, shared=shared)
+
+
+def _persistent(
+    fn: Callable[..., Any], cache: AnyCache, ttl_s: float | None, key: Callable[..., Hashable] | None, store: Store | None
+) -> _Memory:
+    if key is not None:
+        raise ConfigError("persist=True tells calls apart by joblib's hash of the arguments: leave key= out")
+    if isinstance(store, Cache):
+        raise ConfigError("with persist=True, store= is the folder to keep results in, not a Cache")
+    if not inspect.isfunction(fn) or fn.__qualname__ != fn.__name__ or fn.__name__ == "<lambda>":
+        raise ConfigError(
+            f"persist=True can't tell {_name(fn)} from others of its name, and would mix up their results; "
+            "define it with def, outside of functions and classes"
+        )
+    return _Persistent(fn, cache, ttl_s, None if store is None else Path(store))
+
+
+def _remembering(fn: Callable[..., Any], memory: _Memory) -> Any:
+    key_of, get = memory.key_of, memory.cache.get
+
+    @functools.wraps(fn)
+    def remembered(*args: Any, **kwargs: Any) -> Any:
+        key = key_of(args, kwargs)
+        try:
+            found = get(key, _ABSENT)
+        except TypeError as error:
+            raise memory.unhashable(args, kwargs) from error
+        return memory.call(key, args, kwargs) if found is _ABSENT else found
+
+    return _with_tools(remembered, memory)
+
+
+def _remembering_async(fn: Callable[..., Any], memory: _Memory) -> Any:
+    key_of, get = memory.key_of, memory.cache.get
+
+    @functools.wraps(fn)
+    async def remembered(*args: Any, **kwargs: Any) -> Any:
+        key = key_of(args, kwargs)
+        try:
+            found = get(key, _ABSENT)
+        except TypeError as error:
+            raise memory.unhashable(args, kwargs) from error
+        return await memory.call_async(key, args, kwargs) if found is _ABSENT else found
+
+    return _with_tools(remembered, memory)
+
+
+def _with_tools(wrapper: Any, memory: _Memory) -> Any:  # a function, which gets attributes
+    wrapper.stats = memory.cache.stats
+    wrapper.clear = memory.clear
+    wrapper.forget = memory.forget
+    return wrapper
+
+
+def _applied(key: Callable[..., Hashable]) -> KeyOf:
+    return lambda args, kwargs: key(*args, **kwargs)
+
+
+def _own_copy(value: T) -> T:
+    return value if is_immutable(value) else copy.deepcopy(value)
+
+
+def _name(fn: object) -> str:
+    return getattr(fn, "__qualname__", None) or repr(fn)
+
+
+def _hashable(value: object) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _require_memoizable(fn: object) -> None:
+    if not callable(fn):
+        raise ConfigError(f"memoize decorates a function, not {fn!r}; its options are named: memoize(ttl_s=60)")
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise ConfigError(
+            f"{getattr(fn, '__qualname__', fn)} is a generator, which can be read only once; memoize a function that returns a list"
+        )

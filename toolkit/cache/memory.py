@@ -170,13 +170,26 @@ class Cache(Generic[K, V]):
             self._drop_expired(key, entry)
         return default
 
-    def peek(self, key: K) -> V | None:
-        """Return the value under a key, or ``None``; counts as no look-up and no use."""
-        with self._lock:
-            entry = self._entries.get(key)
+    @overload
+    def peek(self, key: K) -> V | None: ...
+    @overload
+    def peek(self, key: K, default: D) -> V | D: ...
+    def peek(self, key: K, default: D | None = None) -> V | D | None:
+        """Return the value under a key, or ``default``. Counts as no look-up and no use."""
+        try:
+            with self._lock:
+                entry = self._entries.get(key)
+        except TypeError:
+            _require_hashable(key)
+            raise
         if entry is None or not self._alive(entry):
-            return None
+            return default
         return copy.deepcopy(entry.value) if entry.copied else entry.value
+
+    @property
+    def copies(self) -> bool:
+        """Whether values are copied on their way in and out, where they can be changed."""
+        return self._copy
 
     def set(self, key: K, value: V, ttl_s: float | None = None) -> None:
         """Keep a value under a key, for ``ttl_s`` seconds (the cache's own time to live if not given).

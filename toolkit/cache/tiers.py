@@ -16,7 +16,7 @@ from ..types import Kept
 from .base import MISS, Found, Miss, Store
 from .codec import decode, encode
 from .disk import DiskStore
-from .flights import Flight, Flights
+from .flights import Flights
 from .frozen import freeze
 from .memory import LRUCache
 
@@ -239,23 +239,21 @@ class ResponseCache:
 
     @property
     def blocks(self) -> bool:
-        """Whether ``get`` may have to wait for a disk or a network: call it from a thread then, after ``peek``."""
+        """Whether ``get`` may have to wait for a disk or a network: an event loop then calls it in a thread, after ``peek``."""
         return bool(self._tiers)
 
     def peek(self, key: str) -> Found | Miss:
-        """Return the answer if memory has it. Never blocks; where there are more tiers a miss is left to ``get`` to count."""
+        """Return the answer if memory has it. Never blocks; a hit counts, a miss does not: ``get`` counts it."""
         found = self._memory.get(key)
-        if found is not None:
-            self._replayed.note(found.kept)
-            return found
-        if not self._tiers:
-            self._misses.note()
-        return MISS
+        if found is None:
+            return MISS
+        self._replayed.note(found.kept)
+        return found
 
     def get(self, key: str) -> Found | Miss:
         """Return the answer from the fastest tier that has it, and keep it in the faster ones."""
         found = self.peek(key)
-        if found is not MISS or not self._tiers:
+        if found is not MISS:
             return found
         self._misses.note()
         for depth, tier in enumerate(self._tiers):
@@ -272,21 +270,6 @@ class ResponseCache:
         """Keep an answer in every tier."""
         if (left_s := self._left_s(kept)) > 0:
             self._put(key, freeze(kept), self._tiers, left_s)
-
-    def join(self, key: str, *, fresh: bool = False) -> Flight[Kept]:
-        """Join the same call under way, or lead it.
-
-        An answer that was kept between the caller's look-up and now is taken as one that has just landed, unless it has to be
-        ``fresh``: so two callers never ask one after the other what one answer would have served.
-        """
-        flight = self.flights.join(key)
-        if not flight.leader or fresh:
-            return flight
-        found = self._memory.peek(key)
-        if found is None:
-            return flight
-        flight.land(found.kept)
-        return self.flights.landed(key, found.kept)
 
     def delete(self, key: str) -> bool:
         """Forget an answer in every tier; say whether one had it."""

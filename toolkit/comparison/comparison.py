@@ -90,12 +90,7 @@ class Comparison:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        indices = sorted(self._records)
-        rows = [self._records[index] for index in indices]
-        columns: dict[str, list[Any]] = dict(zip(CALL_COLUMNS, map(list, zip(*rows)))) if rows else {name: [] for name in CALL_COLUMNS}
-        frame = frames.call_frame(columns)
-        frame["reference"] = pd.Series([self._plan.cell(index).question.reference for index in indices], dtype="object")
-        return frame
+        return frames.to_pandas(self._table).assign(reference=pd.Series(self._references, dtype="object"))
 
     def polars(self) -> pl.DataFrame:
         """Return ``frame`` as a polars frame.
@@ -105,7 +100,18 @@ class Comparison:
         ConfigError
             If polars is not installed.
         """
-        return frames.to_polars(self.frame)
+        table = frames.to_polars(self._table)
+        return table.with_columns(type(table[:, 0])("reference", self._references, strict=False))
+
+    @cached_property
+    def _table(self) -> frames.TidyTable:
+        rows = [self._records[index] for index in sorted(self._records)]
+        columns = map(list, zip(*rows)) if rows else ([] for _ in CALL_COLUMNS)
+        return frames.TidyTable(dict(zip(CALL_COLUMNS, columns)), frames.CALL_KINDS)
+
+    @property
+    def _references(self) -> list[Any]:  # whatever the scorers understand
+        return [self._plan.cell(index).question.reference for index in sorted(self._records)]
 
     # --- tables ------------------------------------------------------------------------------------------------------
 
@@ -172,7 +178,11 @@ class Comparison:
             if only is None or len(set(cells)) > 1:
                 rows.append(cells)
                 index.append((question.prompt_id, question.text))
-        where = pd.MultiIndex.from_tuples(index, names=["prompt_id", "prompt"]) if index else pd.MultiIndex.from_arrays([[], []], names=["prompt_id", "prompt"])
+        where = (
+            pd.MultiIndex.from_tuples(index, names=["prompt_id", "prompt"])
+            if index
+            else pd.MultiIndex.from_arrays([[], []], names=["prompt_id", "prompt"])
+        )
         return SideBySide(rows, index=where, columns=pd.Index(self.models, name=None), dtype="object")
 
     def latency(self, q: tuple[float, ...] = (0.5, 0.95, 0.99), *, confidence: float = 0.95) -> pd.DataFrame:
@@ -270,18 +280,18 @@ class Comparison:
     def _shown_rows(self) -> list[list[str]]:
         return [
             [
-                str(label),
-                str(row["ok"]),
-                str(row["errors"]),
-                str(row["replayed"] + row["coalesced"]),
-                str(row["n"]),
-                seconds(row["p50_s"]),
-                seconds(row["p95_s"]),
-                shown_interval(row["p95_low_s"], row["p95_high_s"]),
-                seconds(row["ttft_p50_s"]),
-                usd(row["cost_usd"]),
+                row.Index,
+                f"{row.ok:,}",
+                f"{row.errors:,}",
+                f"{row.replayed + row.coalesced:,}",
+                f"{row.n:,}",
+                seconds(row.p50_s),
+                seconds(row.p95_s),
+                shown_interval(row.p95_low_s, row.p95_high_s),
+                seconds(row.ttft_p50_s),
+                usd(row.cost_usd),
             ]
-            for label, row in self.summary().iterrows()
+            for row in self.summary().itertuples()
         ]
 
     SHOWN = ("model", "ok", "failed", "cached", "live n", "p50", "p95", "p95 interval (95 %)", "first token", "cost")

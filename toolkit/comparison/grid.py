@@ -173,14 +173,16 @@ def read_models(models: Sequence[str | Model], options: Options) -> tuple[Varian
     if not listed:
         raise ConfigError("models= is empty; name at least one, for example 'embedded/ngram-3'")
     names = [model.name for model in listed]
-    variants = []
+    variants: list[Variant] = []
     for model in listed:
         provider_class(split_model(model.name)[0])
         own = model.own_options()
         alone = names.count(model.name) == 1
         label = model.label or (model.name if alone or not own else f"{model.name} ({', '.join(f'{k}={v}' for k, v in own.items())})")
         if any(label == variant.label for variant in variants):
-            raise ConfigError(f"{label} is listed twice; give each its own options or label, as in tk.Model({model.name!r}, label='second')")
+            raise ConfigError(
+                f"{label} is listed twice; give each its own options or label, as in tk.Model({model.name!r}, label='second')"
+            )
         variants.append(Variant(label, model.name, replace(options, **own)))
     return tuple(variants)
 

@@ -14,7 +14,7 @@ from .. import settings
 from ..render import html_page, html_table, plain, seconds, usd
 from .run import Run, Watcher
 
-__all__ = ["Progress", "watcher_for"]
+__all__ = ["Progress", "in_notebook", "watcher_for"]
 
 Progress = bool | Watcher | None
 
@@ -143,7 +143,7 @@ class TerminalBar:
         self.tallies = Tallies(run)
         self.next_draw = 0.0
 
-    def __call__(self, run: Run) -> None:
+    def __call__(self, _run: Run) -> None:
         if self.clock() >= self.next_draw:
             self.next_draw = self.clock() + 0.2
             self.draw()
@@ -168,13 +168,15 @@ class NotebookTable:
     EVERY_S = 0.125
 
     def __init__(self, run: Run, *, stoppable: bool, clock: Callable[[], float] = time.monotonic) -> None:
-        from IPython.display import display
+        from IPython import display
 
         self.run, self.clock = run, clock
         self.tallies = Tallies(run)
         self.next_draw = 0.0
+        self.widget: Any  # ipywidgets has no types
+        self.body: Any
         self.widget, self.body = self.widgets() if stoppable else (None, None)
-        self.handle = display(self.widget if self.widget is not None else self, display_id=True)
+        self.handle: Any = display.display(self.widget if self.widget is not None else self, display_id=True)
 
     def widgets(self) -> tuple[Any, Any]:  # ipywidgets has no types
         """A Stop button over an HTML widget, or nothing where ipywidgets is not installed: then the output itself is updated."""
@@ -187,7 +189,7 @@ class NotebookTable:
         body = ipywidgets.HTML(value=self._repr_html_())
         return ipywidgets.VBox([stop, body]), body
 
-    def __call__(self, run: Run) -> None:
+    def __call__(self, _run: Run) -> None:
         if self.clock() < self.next_draw:
             return
         self.next_draw = self.clock() + self.EVERY_S

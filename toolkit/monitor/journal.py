@@ -367,7 +367,7 @@ class _File:
 
 
 _UNSTORABLE = (sqlite3.ProgrammingError, sqlite3.InterfaceError, OverflowError, UnicodeEncodeError)
-"""A number beyond 64 bits, half of a surrogate pair (models do write those), a NumPy scalar."""
+"""A number beyond 64 bits, half of a surrogate pair (models do write those), a Decimal."""
 
 
 def _storable(value: Any) -> Any:  # any value of a record

@@ -10,7 +10,7 @@ import socket
 import traceback
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
 
@@ -52,7 +52,6 @@ class Outcome:
     base_url: str | None = None
     key: str | None = None
     record_content: bool = True
-    process: str = field(default_factory=lambda: process_name(os.getpid()))
 
     def rows(self) -> Iterator[CallRecord | ErrorRecord]:
         yield self.call_row(content=self.record_content)
@@ -69,7 +68,7 @@ class Outcome:
             at=self.at,
             call_id=self.call_id,
             run_id=context.run_id,
-            process=self.process,
+            process=process_name(),
             provider=context.provider,
             model=context.model,
             label=context.label,
@@ -116,14 +115,19 @@ class Outcome:
         )
 
     def error_row(self, error: BaseException) -> ErrorRecord:
-        facts = {"status": getattr(error, "status", None), "attempts": self.attempts, "model": self.context.model, "base_url": self.base_url}
+        facts = {
+            "status": getattr(error, "status", None),
+            "attempts": self.attempts,
+            "model": self.context.model,
+            "base_url": self.base_url,
+        }
         stack = "".join(traceback.format_exception(error))
         return ErrorRecord(
             at=self.at,
             error_id=uuid.uuid4().hex,
             call_id=self.call_id,
             run_id=self.context.run_id,
-            process=self.process,
+            process=process_name(),
             type=type(error).__name__,
             fingerprint=fingerprint(error),
             message=str(error)[:2000],
@@ -140,9 +144,13 @@ def prompt_text(request: ChatRequest) -> str:
 
 
 @cache
-def process_name(pid: int) -> str:
-    """Name this process so that rows of several machines can be told apart."""
-    return f"{socket.gethostname()}:{pid}"
+def process_name() -> str:
+    """Name this process, so that rows of several machines can be told apart."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=process_name.cache_clear)
 
 
 def fingerprint(error: BaseException) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from .. import settings
 from ..keys import Wire
@@ -166,7 +165,7 @@ def refuse_unknown(body: Body) -> None:
         raise StatusError(400, f"there is no option {', '.join(unknown)}; there are {', '.join(SAMPLING)}")
 
 
-def number(body: Body, name: str, default: float, fits: Any, wanted: str) -> float:  # fits: a predicate on float
+def number(body: Body, name: str, default: float, fits: Callable[[float], bool], wanted: str) -> float:
     value = body.get(name)
     if value is None:
         return default

@@ -310,11 +310,11 @@ class NgramModel:
             for token, count in counts.items():
                 own[token] = own.get(token, 0.0) + share * count
             rest = share * len(counts)
-        ends = own.pop(self.end, 0.0) + rest * self.unigram[self.end]
-        if first:
-            return Mixture({token: value / (1 - ends) for token, value in own.items()}, rest / (1 - ends))
-        own[self.end] = ends - rest * self.unigram[self.end]
-        return Mixture(own, rest)
+        own.setdefault(self.end, 0.0)
+        if not first:
+            return Mixture(own, rest)
+        left = 1 - own.pop(self.end) - rest * self.unigram[self.end]
+        return Mixture({token: value / left for token, value in own.items()}, rest / left)
 
     def ranked(self, mixture: Mixture) -> Iterator[tuple[float, int]]:
         """All tokens with their probabilities, the likeliest first; of equals, the one more frequent in the text, then by spelling."""
@@ -434,6 +434,11 @@ class NgramModel:
             Draw at most so many tokens.
         top_logprobs : int, optional
             Give log-probabilities, and so many alternatives to each token.
+
+        Yields
+        ------
+        Piece
+            A token, or the part of it before a stop text. The generator returns how it ended.
         """
         source = random.Random(seed)
         held = HeldBack(stop)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from ..types import ModelInfo
 from .chat_completions import ChatCompletions, renamed
+from .reading import count
 
 __all__ = ["OpenAICompatible"]
 
@@ -31,6 +34,11 @@ class OpenAICompatible(ChatCompletions):
         super().__init__(base_url=base_url, api_key=api_key)
         if self.base_url.startswith(OPENAI):  # its reasoning models refuse the old name, which is all that other servers know
             self.max_tokens_field = "max_completion_tokens"
+
+    def read_model(self, entry: Mapping[str, Any]) -> ModelInfo:
+        model = super().read_model(entry)
+        meta = entry.get("meta")  # llama.cpp's
+        return replace(model, context_tokens=count(meta.get("n_ctx"))) if isinstance(meta, dict) else model
 
     def read_reported(self, data: Mapping[str, Any]) -> dict[str, float | str]:
         return super().read_reported(data) | renamed(data.get("timings"), LLAMA_CPP_TIMINGS)

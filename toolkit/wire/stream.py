@@ -68,7 +68,7 @@ class SSEDecoder:
     def close(self) -> list[SSEvent]:
         """Take note of the end of the bytes; return the event that lacked its blank line, if there is one."""
         events: list[SSEvent] = []
-        self._check(0)
+        self._check(self._pending)
         self._lines([b"".join(self._parts), b""], events)
         self._parts, self._pending = [], 0
         return events
@@ -97,7 +97,7 @@ class SSEDecoder:
     def _take_lines(self, text: bytes, events: list[SSEvent]) -> bytes:
         """Read the complete lines of ``text``, which begins a line; return the rest."""
         self._parts, self._pending = [], 0
-        if not self._data and not self._name and len(text) <= self._max:
+        if not self._size and not self._name and len(text) <= self._max:
             end = text.rfind(b"\n\n") + 2
             if end > 1 and (whole := whole_events(text[:end])):
                 events += whole

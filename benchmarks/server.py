@@ -1,0 +1,127 @@
+"""A loopback server in its own process: pre-made bytes over a bare asyncio protocol, headers as hosted services send them.
+
+What it answers is decided by the path: ``/v1/chat/completions`` (50 tokens, plain or streamed as asked), ``/stream/N/v1/...`` (N tokens),
+``/delay/MS/v1/...`` (after MS milliseconds), ``/lognormal/MS/v1/...`` (log-normal around MS, drawn from the request's number).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import multiprocessing
+import random
+import socket
+from collections.abc import Iterator
+from functools import cache
+
+HEADERS = (
+    b"content-type: %s\r\nserver: loopback\r\ndate: Mon, 23 Nov 2026 00:00:00 GMT\r\nx-request-id: req_0123456789abcdef\r\n"
+    b"x-ratelimit-limit-requests: 10000\r\nx-ratelimit-remaining-requests: 9999\r\nx-ratelimit-reset-requests: 6ms\r\n"
+    b"cache-control: no-cache\r\nvary: origin\r\nstrict-transport-security: max-age=31536000\r\nopenai-processing-ms: 12\r\n"
+)
+WORDS = ("the", " quick", " brown", " fox", " jumps", " over", " a", " lazy", " dog", ".")
+
+
+def usage(tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": 12, "completion_tokens": tokens, "total_tokens": 12 + tokens}
+
+
+@cache
+def whole(tokens: int) -> bytes:
+    text = "".join(WORDS[i % len(WORDS)] for i in range(tokens))
+    body = {
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1790000000, "model": "bench", "usage": usage(tokens),
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "logprobs": None, "finish_reason": "stop"}],
+    }  # fmt: skip
+    data = json.dumps(body).encode()
+    return b"HTTP/1.1 200 OK\r\n" + HEADERS % b"application/json" + b"content-length: %d\r\n\r\n" % len(data) + data
+
+
+def frame(chunk: dict[str, object] | str) -> bytes:
+    data = b"data: " + (chunk if isinstance(chunk, str) else json.dumps(chunk, separators=(",", ":"))).encode() + b"\n\n"
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+@cache
+def stream_frames(tokens: int) -> tuple[bytes, ...]:
+    base = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1790000000, "model": "bench", "system_fingerprint": "fp_1"}
+
+    def piece(delta: dict[str, str], finish: str | None = None) -> bytes:
+        return frame({**base, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]})
+
+    return (
+        piece({"role": "assistant", "content": ""}),
+        *(piece({"content": WORDS[i % len(WORDS)]}) for i in range(tokens)),
+        piece({}, "stop"),
+        frame({**base, "choices": [], "usage": usage(tokens)}) + frame("[DONE]") + b"0\r\n\r\n",
+    )
+
+
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\n" + HEADERS % b"text/event-stream" + b"transfer-encoding: chunked\r\n\r\n"
+
+
+class Service(asyncio.Protocol):
+    """Reads requests by their content-length and answers them in turn."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport, self.buffer = transport, b""
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
+            head = self.buffer[:end].lower()
+            at = head.find(b"content-length:")
+            size = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+            if len(self.buffer) < end + 4 + size:
+                return
+            path = self.buffer[: self.buffer.find(b"\r\n")].split(b" ")[1].decode()
+            body, self.buffer = self.buffer[end + 4 : end + 4 + size], self.buffer[end + 4 + size :]
+            self.answer(path.strip("/").split("/"), body)
+
+    def answer(self, path: list[str], body: bytes) -> None:
+        streamed = b'"stream":true' in body or b'"stream": true' in body
+        kind, amount = (path[0], path[1]) if path[0] != "v1" else ("stream", "50")
+        tokens = int(amount) if kind == "stream" else 50
+        data = STREAM_HEAD + b"".join(stream_frames(tokens)) if streamed else whole(tokens)
+        if kind == "stream":
+            if streamed:
+                asyncio.get_running_loop().create_task(self.write_pieces(tokens))
+            else:
+                self.transport.write(data)
+            return
+        wait_s = float(amount) / 1000
+        if kind == "lognormal":
+            wait_s *= random.Random(body).lognormvariate(0.0, 0.5)
+        asyncio.get_running_loop().call_later(wait_s, self.transport.write, data)
+
+    async def write_pieces(self, tokens: int) -> None:
+        """A write a token, as a model would: the client sees each on its own, or several where it is slower."""
+        self.transport.write(STREAM_HEAD)
+        for piece in stream_frames(tokens):
+            self.transport.write(piece)
+            await asyncio.sleep(0)
+
+
+def serve(listening: socket.socket) -> None:
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(Service, sock=listening)
+        await server.serve_forever()
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main())
+
+
+@contextlib.contextmanager
+def running() -> Iterator[str]:
+    """Run the server in a process of its own and give its address."""
+    listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+    process = multiprocessing.get_context("fork").Process(target=serve, args=(listening,), daemon=True)
+    process.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        process.terminate()
+        process.join()
+        listening.close()

@@ -1,0 +1,452 @@
+"""What the dashboard's pages show, computed: every expected number below can be checked by hand."""
+
+import json
+import math
+
+import polars as pl
+import pytest
+from dashboard_calls import MODELS, a_day, failed_call, live_call, replayed_call
+
+from dashboard import figures, views, words
+from dashboard.selection import STEPS_S, Selection, step_for, window
+from toolkit.monitor.events import CallRecord
+
+HOUR = Selection(lo_s=3600.0, hi_s=7200.0)
+A, B = "ollama/a", "openrouter/b"
+
+
+def part(*rows, selection=HOUR):
+    columns = {name: [getattr(row, name) for row in rows] for name in views.SCHEMA}
+    return views.cut(pl.DataFrame(columns, schema=views.SCHEMA), selection)
+
+
+def live(model=A, n=1, start=3600.0, every=1.0, latency_s=None, **columns):
+    """``n`` live calls; the k-th takes k seconds unless a latency is given."""
+    return [live_call(start + k * every, model, number=k, latency_s=latency_s or k + 1.0, **columns) for k in range(n)]
+
+
+# Selection
+
+
+def test_a_window_holds_its_first_moment_and_not_its_last():
+    inside = part(*live(start=3599.9, n=1), *live(start=3600.0, n=1), *live(start=7200.0, n=1))
+    assert inside.calls["at"].to_list() == [3600.0]
+    assert inside.before["at"].to_list() == [3599.9]
+
+
+def test_filters_narrow_the_window_and_everything_else_alike():
+    rows = [*live(A, 2, run_id="r1"), *live(B, 3, run_id="r2"), failed_call(3700.0, A), *live(A, 1, start=100.0)]
+    by_model = part(*rows, selection=HOUR._replace(models=(A,)))
+    assert (by_model.calls.height, by_model.before.height, by_model.everything.height) == (3, 1, 4)
+    assert part(*rows, selection=HOUR._replace(providers=("openrouter",))).calls.height == 3
+    assert part(*rows, selection=HOUR._replace(runs=("r1", "gone"))).calls.height == 2
+    assert part(*rows, selection=HOUR._replace(statuses=("error",))).calls.height == 1
+    assert part(*rows, selection=HOUR._replace(provenances=("replayed",))).calls.height == 0
+
+
+def test_a_window_ends_just_after_now_and_stays_put_for_a_360th_of_its_width():
+    first = window("1h", now_s=100_003.0, first_s=0.0, last_s=0.0)
+    assert (first.lo_s, first.hi_s) == (96_410.0, 100_010.0)
+    assert window("1h", now_s=100_009.9, first_s=0.0, last_s=0.0) == first
+    assert window("1h", now_s=100_010.0, first_s=0.0, last_s=0.0).hi_s == 100_020.0
+
+
+def test_the_window_of_everything_spans_the_calls_and_has_nothing_before_it():
+    every = window("all", now_s=1e9, first_s=10.5, last_s=20.0)
+    assert (every.lo_s, every.hi_s, every.whole) == (10.0, 21.0, True)
+    assert views.cut(part(*live(n=3)).everything, every).before.is_empty()
+
+
+def test_the_window_before_is_as_wide_and_ends_where_this_one_starts():
+    assert HOUR.before()[:2] == (0.0, 3600.0)
+
+
+@pytest.mark.parametrize(
+    ("span_s", "points", "step_s"), [(86_400, 96, 900), (3600, 60, 60), (3601, 60, 120), (0, 50, 0.1), (1e12, 10, STEPS_S[-1])]
+)
+def test_steps_are_round_and_give_no_more_points_than_wanted(span_s, points, step_s):
+    assert step_for(span_s, points) == step_s
+
+
+# Estimates
+
+
+def test_a_percentile_interpolates_between_calls_and_brackets_itself():
+    p95 = views.percentile(pl.Series(range(1, 101)), 0.95)  # 1 + 0.95 * 99
+    assert p95.value == pytest.approx(95.05)
+    assert p95.low is not None and p95.high is not None
+    assert p95.low < 95.05 < p95.high
+    assert (p95.n, p95.note) == (100, "")
+
+
+def test_a_percentile_that_n_cannot_support_is_missing_and_says_why():
+    assert views.percentile(pl.Series(range(19)), 0.95) == (None, None, None, 19, "p95 needs 20 live calls, has 19")
+    assert views.percentile(pl.Series([], dtype=pl.Float64), 0.5)[:4] == (None, None, None, 0)
+
+
+def test_a_percentile_without_an_upper_bound_keeps_its_value_and_says_so():
+    p95 = views.percentile(pl.Series(range(1, 22)), 0.95)
+    assert p95.value == pytest.approx(20.0)
+    assert p95.high is None
+    assert "upper bound" in p95.note
+
+
+def test_a_share_comes_with_wilsons_interval():
+    three_of_twenty = views.share(3, 20)
+    assert three_of_twenty.value == 0.15
+    assert (three_of_twenty.low, three_of_twenty.high) == (pytest.approx(0.0524, abs=1e-4), pytest.approx(0.3604, abs=1e-4))
+    assert views.share(0, 0).value is None
+
+
+# Overview
+
+
+def test_latency_is_that_of_live_calls_that_succeeded():
+    rows = [
+        *live(n=3),
+        replayed_call(3700.0, latency_s=1000.0),
+        failed_call(3701.0, latency_s=1000.0),
+        live_call(3702.0, provenance="coalesced", latency_s=1000.0),
+    ]
+    now, _ = views.summary(part(*rows))
+    assert (now.p50_s.value, now.p50_s.n) == (2.0, 3)
+    assert now.calls == 6
+
+
+def test_a_window_in_numbers_counts_errors_hits_and_costs():
+    rows = [
+        *live(n=5, cost_usd=0.25),
+        *live(n=1, start=4000.0, cost_usd=None),
+        *(replayed_call(4100.0 + k) for k in range(3)),
+        failed_call(4200.0),
+        live_call(4300.0, provenance="coalesced"),
+        *live(n=4, start=100.0, cost_usd=1.0),
+    ]
+    now, was = views.summary(part(*rows))
+    assert now.calls == 11
+    assert now.per_minute == pytest.approx(11 / 60)
+    assert now.errors.value == pytest.approx(1 / 11)
+    assert now.hits.value == pytest.approx(3 / 9)  # the coalesced call is in neither
+    assert (now.cost_usd, now.unpriced) == (1.25, 1)
+    assert (was.calls, was.cost_usd) == (4, 4.0)
+
+
+def test_an_unknown_cost_is_not_zero():
+    now, _ = views.summary(part(*live(n=2)))
+    assert (now.cost_usd, now.unpriced) == (None, 2)
+
+
+def test_what_changed_most_names_the_model_the_numbers_and_the_direction():
+    before = [*live(A, 100, start=100.0, latency_s=1.0), *live(B, 100, start=300.0, latency_s=1.0)]
+    now = [*live(A, 100, latency_s=1.5), *live(B, 100, start=4000.0, latency_s=4.0)]
+    sentence = views.biggest_change(part(*before, *now))
+    assert sentence == f"The p95 latency of {B} rose from 1 s to 4 s (n = 100 and 100)."
+
+
+def test_a_first_error_among_few_calls_is_no_change():
+    quiet = "No model's p95 latency, error share or cache hit share moved beyond chance against the window before."
+    assert views.biggest_change(part(*live(n=10, start=100.0), *live(n=10), failed_call(3700.0, A))) == quiet
+
+
+def test_errors_beyond_chance_are_the_change():
+    rows = [*live(n=100, start=100.0, latency_s=1.0), *live(n=60, latency_s=1.0), *(failed_call(4000.0 + k, A) for k in range(40))]
+    assert views.biggest_change(part(*rows)) == f"The error share of {A} rose from 0 % to 40 % (n = 100 and 100)."
+
+
+def test_nothing_before_means_nothing_to_compare_with():
+    assert "no calls in the window before" in views.biggest_change(part(*live(n=3)))
+    assert "nothing before it" in views.biggest_change(part(*live(n=3), selection=HOUR._replace(whole=True)))
+
+
+def test_traffic_counts_outcomes_a_minute_and_shows_quiet_times_as_zero():
+    rows = [*live(n=2, start=3600.0, every=10), replayed_call(3615.0), failed_call(3616.0), *live(n=1, start=3600.0 + 47 * 60)]
+    table = views.traffic(part(*rows))
+    assert table.height == 48
+    assert table["start_s"].diff().drop_nulls().unique().to_list() == [60.0]
+    assert table.select("live", "replayed", "failed", "n").row(0) == (2.0, 1.0, 1.0, 4)
+    assert table["errors"].to_list()[:2] == [0.25, None]
+    assert table.select("live", "n").row(1) == (0.0, 0)
+
+
+def test_fractions_of_a_second_fall_into_the_buckets_they_belong_to():
+    # 3600.3 / 0.1 is not exact in binary; every call must still be in the table once.
+    table = views.traffic(part(*live(n=40, every=0.1)))
+    assert table["n"].sum() == 40
+
+
+# Latency
+
+
+EDGY = Selection(lo_s=3630.0, hi_s=3630.0 + 3600)  # an hour that starts and ends within a bucket of two minutes
+
+
+def test_lines_leave_out_the_buckets_that_the_windows_edge_cuts():
+    rows = [*live(n=30, start=3630.0), *live(n=60, start=5400.0), *live(n=30, start=7200.0)]
+    line = views.latency_over_time(part(*rows, selection=EDGY), 0.5)
+    assert set(line["start_s"]) == {5400.0}
+    everything = views.latency_over_time(part(*rows, selection=EDGY._replace(whole=True)), 0.5)
+    assert everything["n"].sum() == 120
+
+
+def test_bars_keep_the_buckets_that_the_windows_edge_cuts_and_say_so():
+    rows = [*live(n=30, start=3630.0), *live(n=60, start=5400.0), failed_call(7201.0)]
+    table = views.traffic(part(*rows, selection=EDGY))
+    assert table["n"].sum() == 91
+    assert table.filter(pl.col("partial"))["start_s"].to_list() == [3600.0, 7200.0]
+    assert table.filter(pl.col("partial")).select("errors", "p50_s").rows() == [(None, None)] * 2
+    assert list(figures.traffic(table).data[0].marker.opacity)[:2] == [0.35, 1.0]
+
+
+def test_lines_leave_out_buckets_with_too_few_calls_for_the_percentile():
+    rows = [*live(n=19, every=0.01, start=3600.0), *live(n=20, every=0.01, start=5400.0), *live(n=1, start=7100.0)]
+    line = views.latency_over_time(part(*rows), 0.95)
+    assert line.select("start_s", "n").rows() == [(5400.0, 20)]
+    assert line["value_s"][0] == pytest.approx(19.05)  # 1 + 0.95 * 19
+    assert line["end_s"][0] > 5400.0
+
+
+def test_the_table_by_model_is_slowest_first_with_intervals_or_reasons():
+    table = views.latency_by_model(part(*live(A, 100), *live(B, 5, start=5000.0)))
+    assert table["label"].to_list() == [A, B]
+    fast = table.row(1, named=True)
+    assert (fast["n"], fast["p50_s"], fast["p95_s"]) == (5, 3.0, None)
+    assert "p95 needs 20 live calls, has 5" in fast["note"]
+    slow = table.row(0, named=True)
+    assert slow["p95_s"] == pytest.approx(95.05)
+    assert slow["p95_low_s"] < 95.05 < slow["p95_high_s"]
+    assert slow["ttft_p50_s"] == pytest.approx(50.5 / 4)
+    assert slow["tokens_per_s"] == 40.0
+
+
+def test_the_distribution_climbs_to_one_in_steps():
+    steps = views.ecdf(part(*live(n=4), replayed_call(3700.0)))
+    assert steps.select("latency_s", "share").rows() == [(1.0, 0.25), (2.0, 0.5), (3.0, 0.75), (4.0, 1.0)]
+
+
+def test_the_distribution_keeps_to_so_many_points_and_to_its_ends():
+    steps = views.ecdf(part(*live(A, 5000, every=0.1), *live(B, 5000, every=0.1)))
+    assert steps.height <= views.POINTS
+    of_a = steps.filter(pl.col("label") == A)
+    assert (of_a["latency_s"].min(), of_a["latency_s"].max(), of_a["share"].max()) == (1.0, 5000.0, 1.0)
+
+
+def test_slowest_calls_are_the_models_own_of_the_bucket_slowest_first():
+    rows = [*live(A, 10), *live(B, 10, latency_s=99.0)]
+    assert views.slowest_calls(part(*rows), A, limit=3)["latency_s"].to_list() == [10.0, 9.0, 8.0]
+    assert views.slowest_calls(part(*rows), A, 3602.0, 3604.0)["latency_s"].to_list() == [4.0, 3.0]
+
+
+def test_the_parts_of_a_call_add_up_to_its_total():
+    call = live_call(
+        0.0,
+        latency_s=2.0,
+        ttft_s=0.5,
+        lookup_s=0.1,
+        limiter_wait_s=0.2,
+        failed_attempts_s=0.3,
+        retry_sleep_s=0.4,
+        consumer_s=0.0,
+        total_s=3.0,
+    )._asdict()
+    parts = views.timing_parts(call)
+    assert sum(seconds for _, seconds in parts) == pytest.approx(call["total_s"])
+    assert dict(parts)["To the first token"] == 0.5
+    assert dict(parts)["Rest of the answer"] == 1.5
+    assert "Reader of the stream" not in dict(parts)
+
+
+def test_an_answer_that_was_not_streamed_is_one_part():
+    assert views.timing_parts(live_call(0.0, latency_s=2.0, ttft_s=None)._asdict()) == [("Answer", 2.0)]
+
+
+# Cache
+
+
+def test_savings_are_those_of_replayed_answers():
+    rows = [
+        *live(n=2, latency_s=3.0),
+        *(replayed_call(3700.0 + k, saved_s=2.0, saved_usd=0.01, lookup_s=0.001) for k in range(6)),
+        live_call(3800.0, provenance="coalesced", saved_s=50.0, saved_usd=50.0),
+    ]
+    totals = views.cache_totals(part(*rows))
+    assert (totals.live, totals.replayed, totals.coalesced) == (2, 6, 1)
+    assert (totals.saved_s, totals.saved_usd) == (12.0, pytest.approx(0.06))
+    assert totals.hits.value == 0.75
+    assert (totals.live_p50_s.value, totals.lookup_p50_s.value) == (3.0, 0.001)
+
+
+def test_the_cache_by_model_counts_tiers_and_keeps_coalesced_apart():
+    rows = [
+        *live(A, 1),
+        replayed_call(3700.0, A, cache_tier="memory"),
+        replayed_call(3701.0, A, cache_tier="disk", saved_usd=0.5),
+        replayed_call(3702.0, A, cache_tier="disk", saved_usd=0.25),
+        live_call(3703.0, A, provenance="coalesced"),
+        *live(B, 2),
+    ]
+    a, b = views.cache_by_model(part(*rows)).iter_rows(named=True)
+    assert [a[column] for column in ("label", "live", "memory", "disk", "redis", "coalesced")] == [A, 1, 1, 2, 0, 1]
+    assert (a["hit_share"], a["saved_usd"], a["saved_s"]) == (0.75, 0.75, 3.0)
+    assert a["hit_low"] < 0.75 < a["hit_high"]
+    assert (b["hit_share"], b["saved_usd"], b["lookup_p50_s"]) == (0.0, None, None)
+
+
+def test_sources_of_answers_share_each_bucket_out():
+    rows = [*live(n=1), replayed_call(3601.0, cache_tier="disk"), replayed_call(3602.0, cache_tier="memory"), replayed_call(3603.0)]
+    table = views.cache_over_time(part(*rows, *live(n=1, start=7100.0)))
+    first = dict(table.filter(pl.col("start_s") == 3600.0).select("source", "share").rows())
+    assert first == {"live": 0.25, "disk": 0.5, "memory": 0.25}
+
+
+def test_the_hit_share_over_time_is_a_models_own():
+    table = views.hit_share_over_time(part(*live(A, 1), replayed_call(3601.0, A), *live(B, 2), *live(A, 1, start=7100.0)))
+    shares = {(label, start): share for label, start, _, share in table.select("label", "start_s", "n", "share").rows()}
+    assert shares[(A, 3600.0)] == 0.5
+    assert shares[(B, 3600.0)] == 0.0
+
+
+# Errors
+
+
+def test_rate_limits_and_timeouts_are_counted_apart():
+    kinds = ["RateLimitError", "RateLimitError", "ProviderTimeoutError", "ServerError", "ReplyError"]
+    table = views.errors_over_time(part(*(failed_call(3700.0 + k, error_type=kind) for k, kind in enumerate(kinds))))
+    counts = dict(table.group_by("kind").agg(pl.col("n").sum()).rows())
+    assert counts == {"rate limit (429)": 2, "timeout": 1, "other": 2}
+
+
+def test_groups_are_new_ongoing_or_quiet():
+    rows = [
+        failed_call(100.0, A, error_type="ServerError"),
+        failed_call(3700.0, A, error_type="ServerError"),
+        failed_call(3800.0, B, error_type="ServerError"),
+        failed_call(200.0, A, error_type="AuthError"),
+        failed_call(4000.0, A, error_type="RateLimitError", error_message="slow down"),
+        *live(n=3),
+    ]
+    groups = views.error_groups(part(*rows))
+    found = {row["type"]: row for row in groups.iter_rows(named=True)}
+    assert [row["type"] for row in groups.iter_rows(named=True)] == ["ServerError", "RateLimitError", "AuthError"]
+    assert {kind: row["state"] for kind, row in found.items()} == {"ServerError": "ongoing", "RateLimitError": "new", "AuthError": "quiet"}
+    server = found["ServerError"]
+    assert (server["n"], server["total"], server["models"], server["first_s"], server["last_s"]) == (2, 3, 2, 100.0, 3800.0)
+    assert sum(server["trend"]) == 2
+    assert found["RateLimitError"]["message"] == "slow down"
+
+
+def test_without_a_window_before_it_a_group_is_only_seen():
+    groups = views.error_groups(part(failed_call(3700.0), selection=HOUR._replace(whole=True)))
+    assert groups["state"].to_list() == ["seen"]
+
+
+def test_errors_without_a_fingerprint_make_a_group_of_their_own():
+    groups = views.error_groups(part(failed_call(3700.0, error_fingerprint=None), failed_call(3701.0)))
+    assert views.UNKNOWN_ERROR in groups["fingerprint"].to_list()
+    assert views.affected_calls(part(failed_call(3700.0, error_fingerprint=None)), views.UNKNOWN_ERROR).height == 1
+
+
+def test_a_group_leads_to_its_wordings_and_its_calls_newest_first():
+    rows = [failed_call(3700.0 + k, A, number=k, error_message=message) for k, message in enumerate(["x", "y", "y"])]
+    mark = rows[0].error_fingerprint
+    assert views.error_messages(part(*rows), mark).select("message", "n").rows() == [("y", 2), ("x", 1)]
+    assert views.affected_calls(part(*rows), mark)["at"].to_list() == [3702.0, 3701.0, 3700.0]
+
+
+# Empty tables and figures
+
+
+def test_a_window_without_calls_gives_empty_tables_not_errors():
+    nothing = part()
+    for view in (views.traffic, views.latency_by_model, views.ecdf, views.cache_by_model, views.cache_over_time, views.hit_share_over_time,
+                 views.errors_over_time, views.error_groups):  # fmt: skip
+        assert view(nothing).is_empty(), view.__name__
+    assert views.latency_over_time(nothing, 0.95).is_empty()
+    now, was = views.summary(nothing)
+    assert (now.calls, now.cost_usd, was.errors.value) == (0, None, None)
+
+
+@pytest.fixture(scope="module")
+def day():
+    calls = [row for row in a_day(7200.0 + 80_000) if isinstance(row, CallRecord)]
+    return part(*calls, selection=Selection(lo_s=800.0, hi_s=87_200.0))
+
+
+def drawn(part):
+    models = sorted(MODELS)
+    table = views.traffic(part)
+    yield figures.traffic(table)
+    yield figures.share(table, "errors")
+    yield figures.series(table, {"p50_s": "p50", "p95_s": "p95"})
+    yield figures.percentile_lines(views.latency_over_time(part, 0.5), "p50", models)
+    yield figures.ecdf(views.ecdf(part), models)
+    yield figures.hit_share(views.hit_share_over_time(part), models)
+    yield figures.cache_sources(views.cache_over_time(part), ("live", *views.TIERS))
+    yield figures.errors(views.errors_over_time(part), views.ERROR_KINDS)
+    yield figures.timing([("Answer", 1.0)])
+
+
+def test_figures_are_svg_and_hold_few_enough_points_to_be_quick(day):
+    for figure in drawn(day):
+        assert figure.data
+        assert all(trace.type in {"scatter", "bar"} for trace in figure.data)
+        assert sum(len(trace.x) for trace in figure.data) <= views.POINTS
+
+
+def test_lines_of_models_differ_in_dash_too_so_that_colour_is_not_needed(day):
+    lines = figures.percentile_lines(views.latency_over_time(day, 0.5), "p50", sorted(MODELS)).data
+    assert len({(line.line.dash, line.line.color) for line in lines}) == len(MODELS)
+    assert len({line.line.dash for line in lines}) == len(MODELS)
+
+
+def test_a_model_keeps_its_colour_when_others_are_filtered_out(day):
+    models = sorted(MODELS)
+    every = figures.ecdf(views.ecdf(day), models).data
+    alone = figures.ecdf(views.ecdf(day).filter(pl.col("label") == models[-1]), models).data
+    assert alone[0].line == every[-1].line
+
+
+def test_html_in_a_models_name_is_text_in_a_figure():
+    name = "<b>bold</b><script>x</script>"
+    figure = figures.ecdf(views.ecdf(part(*live(name, 3))), [name])
+    assert figure.data[0].name.startswith("&lt;b&gt;bold")
+
+
+def test_a_point_carries_what_a_click_needs(day):
+    line = figures.percentile_lines(views.latency_over_time(day, 0.5), "p50", sorted(MODELS)).data[0]
+    model, start_s, end_s, n = json.loads(json.dumps(list(line.customdata[0])))
+    assert model == sorted(MODELS)[0]
+    assert views.slowest_calls(day, model, start_s, end_s).height == n
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(None, "–"), (math.nan, "–"), (0, "0 µs"), (0.0000123, "12.3 µs"), (0.0432, "43.2 ms"), (1.9, "1.9 s"), (89, "89 s"), (250, "4 min 10 s"), (3600, "1 h"), (11_100, "3 h 5 min"), (90_000, "1 d 1 h")],
+)  # fmt: skip
+def test_durations_are_said_in_the_unit_that_reads_best(seconds, said):
+    assert words.duration(seconds) == said
+
+
+@pytest.mark.parametrize(("usd", "said"), [(None, "–"), (0, "$0.00"), (0.000936, "$0.000936"), (12.345, "$12.35"), (1234.5, "$1,234.50")])
+def test_money_is_said_with_the_digits_it_needs(usd, said):
+    assert words.dollars(usd) == said
+
+
+def test_an_age_is_never_negative():
+    assert words.age(-3) == "0 s"
+    assert words.age(59.9) == "59 s"
+    assert words.age(61) == "1 min 1 s"
+
+
+def test_changes_say_nothing_where_there_is_nothing_to_compare_with():
+    assert words.change(3, 2) == "+50.0 %"
+    assert words.change(3, 0) is None
+    assert words.change(None, 2) is None
+    assert words.points(0.05, 0.02) == "+3.0 points"
+    assert words.points(None, 0.02) is None
+
+
+def test_markdown_in_a_name_is_disarmed():
+    assert words.escape("![i](http://x) *b* $5") == "\\!\\[i\\]\\(http\\:\\/\\/x\\) \\*b\\* \\$5"

@@ -1,0 +1,286 @@
+"""The example exchanges of the protocol sheets: replayed whole, cut at every size, and over real HTTP by both clients."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from servers.http import Cut, Server, exchange_answer, exchange_writes
+from toolkit import AsyncClient, Client
+from toolkit.errors import ProviderError, StreamInterrupted
+from toolkit.providers.lmstudio import LMStudio
+from toolkit.providers.ollama import Ollama
+from toolkit.providers.openai_compatible import OpenAICompatible
+from toolkit.types import ChatRequest, Message, PullProgress, ToolCall
+from toolkit.wire.retry import NO_RETRY
+from toolkit.wire.steps import Emit, Send
+
+FOLDER = Path(__file__).parent / "vectors"
+ALL = {exchange["name"]: exchange for path in sorted(FOLDER.glob("*.json")) for exchange in json.loads(path.read_text("utf-8"))}
+PULLS = {name for name, exchange in ALL.items() if exchange["request"]["path"] == "/api/pull"}
+CHATS = sorted(ALL.keys() - PULLS)
+STREAMS = [name for name in CHATS if "frames" in ALL[name]["response"]]
+
+
+def provider_of(exchange, origin="http://127.0.0.1:9"):
+    path = exchange["request"]["path"]
+    if path.endswith("/chat/completions"):
+        kind = LMStudio if exchange["name"].startswith("lms") else OpenAICompatible
+        return kind(base_url=origin + path.removesuffix("/chat/completions"))
+    return Ollama(base_url=origin)
+
+
+def request_of(exchange):
+    return ChatRequest(model=exchange["request"]["json"]["model"], messages=(Message(role="user", content="hi"),))
+
+
+def body_of(exchange):
+    return b"".join(write for write in exchange_writes(exchange) if not isinstance(write, Cut))
+
+
+def check(expected, end, streamed_text=None):
+    """Compare how a call ended, a reply or an error, with what the sheet says a correct client must conclude."""
+    if expected["outcome"] == "complete":
+        assert not isinstance(end, ProviderError), end
+        check_reply(expected, end)
+        text = end.text
+    else:
+        assert isinstance(end, ProviderError)
+        check_error(expected, end)
+        text = end.partial
+    if streamed_text is not None and "text" in expected:
+        assert streamed_text == text
+
+
+def check_reply(expected, reply):
+    assert reply.text == expected["text"]
+    assert reply.reasoning == expected.get("reasoning", "")
+    assert reply.finish_reason == expected["finish_reason"]
+    usage = {"prompt_tokens": reply.usage.input_tokens, "completion_tokens": reply.usage.output_tokens}
+    assert usage == expected.get("usage", {"prompt_tokens": None, "completion_tokens": None})
+    calls = [ToolCall(**call) for call in expected.get("tool_calls", [])]
+    assert list(reply.tool_calls) == calls
+    for name in ("tokens_per_second", "load_s"):
+        if name in expected:
+            assert reply.reported[name] == pytest.approx(expected[name])
+
+
+def check_error(expected, error):
+    assert isinstance(error, StreamInterrupted) == (expected["outcome"] == "truncated")
+    assert expected.get("error", "") in str(error)
+    assert error.partial == expected.get("text", "")
+    assert error.status == expected.get("status", error.status)
+    assert error.retryable == expected.get("retryable", error.retryable)
+    assert error.retry_after == expected.get("retry_after_s")
+    for word in expected.get("hint", "").split():
+        assert word in str(error)
+
+
+def read_stream(exchange, chunks):
+    reader = provider_of(exchange).reader(request_of(exchange))
+    events = [event for chunk in chunks for event in reader.feed(chunk)]
+    try:
+        end = reader.close()
+    except ProviderError as error:
+        end = error
+    return "".join(event.text for event in [*events, *reader.tail] if event.kind == "text"), end
+
+
+def answered(steps, response):
+    """Carry out steps of one exchange with a given response."""
+    assert isinstance(next(steps), Send)
+    try:
+        steps.send(response)
+    except StopIteration as done:
+        return done.value
+    except ProviderError as error:
+        return error
+    raise AssertionError("one exchange was not enough")
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_is_read_as_the_sheet_says_in_its_own_writes(name):
+    exchange = ALL[name]
+    text, end = read_stream(exchange, [write for write in exchange_writes(exchange) if isinstance(write, bytes)])
+    check(exchange["expect"], end, text)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_where_the_network_cuts_does_not_matter(name):
+    exchange, body = ALL[name], body_of(ALL[name])
+    for size in range(1, len(body) + 1):
+        text, end = read_stream(exchange, [body[at : at + size] for at in range(0, len(body), size)])
+        check(exchange["expect"], end, text)
+
+
+@pytest.mark.parametrize("name", sorted(set(CHATS) - set(STREAMS)))
+def test_a_whole_answer_is_read_as_the_sheet_says(name):
+    exchange = ALL[name]
+    provider, request = provider_of(exchange), request_of(exchange)
+    response = httpx.Response(exchange["response"]["status"], headers=exchange["response"]["headers"], content=body_of(exchange))
+    check(exchange["expect"], answered(provider.answer(request, provider.wire(request)), response))
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(set(CHATS) - set(STREAMS)) if ALL[name]["response"]["status"] == 200])
+def test_a_whole_answer_that_comes_where_a_stream_was_asked_for_is_read_all_the_same(name):
+    exchange, body = ALL[name], body_of(ALL[name])
+    for size in (1, 7, len(body)):
+        text, end = read_stream(exchange, [body[at : at + size] for at in range(0, len(body), size)])
+        check(exchange["expect"], end, text)
+
+
+# --- over real HTTP ----------------------------------------------------------------------------------------------------------
+
+
+def facts(exchange, server):
+    provider = provider_of(exchange, server.url)
+    model = f"{provider.name}/{exchange['request']['json']['model']}"
+    return {"base_urls": {provider.name: provider.base_url}, "cache": False, "journal": False, "retry": NO_RETRY}, model
+
+
+def ask_in_a_thread(options, model, stream):
+    with Client(**options) as client:
+        if not stream:
+            return None, caught(lambda: client.generate_text(model, "hi"))
+        events = []
+        end = caught(lambda: events.extend(client.stream_text(model, "hi")))
+        return events, end or events[-1].completion
+
+
+def caught(ask):
+    try:
+        return ask()
+    except ProviderError as error:
+        return error
+
+
+def ask_on_a_loop(options, model, stream):
+    async def main():
+        async with AsyncClient(**options) as client:
+            if not stream:
+                return None, await client.generate_text(model, "hi")
+            events = []
+            try:
+                async for event in client.stream_text(model, "hi"):
+                    events.append(event)
+            except ProviderError as error:
+                return events, error
+            return events, events[-1].completion
+
+    async def guarded():
+        try:
+            return await main()
+        except ProviderError as error:
+            return None, error
+
+    return asyncio.run(guarded())
+
+
+@pytest.mark.parametrize("ask", [ask_in_a_thread, ask_on_a_loop])
+@pytest.mark.parametrize("name", CHATS)
+def test_an_exchange_over_real_http_ends_as_the_sheet_says(name, ask):
+    exchange = ALL[name]
+    stream = exchange["request"]["json"].get("stream", "frames" in exchange["response"])
+    with Server(lambda _request: exchange_answer(exchange)) as server:
+        options, model = facts(exchange, server)
+        events, end = ask(options, model, stream)
+    text = "".join(event.text for event in events if event.kind == "text") if events else None
+    check(exchange["expect"], end, text)
+    assert server.requests[0].path == exchange["request"]["path"].replace("/api/generate", "/api/chat")
+
+
+def test_a_download_shows_a_sum_that_never_shrinks_and_never_passes_the_total():
+    exchange = ALL["ollama-pull-ok"]
+    with Server(lambda _request: exchange_answer(exchange)) as server:
+        options, model = facts(exchange, server)
+        with Client(**options) as client:
+            shown = list(client.pull_model(model))
+    assert server.requests[0].json == exchange["request"]["json"]
+    assert all(isinstance(step, PullProgress) and step.completed_bytes <= step.total_bytes for step in shown)
+    sums = [step.completed_bytes for step in shown]
+    assert sums == sorted(sums)
+    assert (shown[-1].completed_bytes, shown[-1].total_bytes) == (exchange["expect"]["pulled_bytes"],) * 2
+    assert shown[-1].status == exchange["expect"]["last_status"]
+    assert [step.done for step in shown] == [False] * (len(shown) - 1) + [True]
+
+
+def test_a_download_that_fails_raises_although_its_status_was_200():
+    exchange = ALL["ollama-pull-error"]
+    with Server(lambda _request: exchange_answer(exchange)) as server:
+        options, model = facts(exchange, server)
+        with Client(**options) as client, pytest.raises(ProviderError, match=exchange["expect"]["error"]):
+            list(client.pull_model(model))
+
+
+@pytest.mark.parametrize("size", [1, 3, 50, 10_000])
+@pytest.mark.parametrize("name", sorted(PULLS))
+def test_where_the_network_cuts_a_download_does_not_matter(name, size):
+    exchange, body = ALL[name], body_of(ALL[name])
+    chunks = iter([body[at : at + size] for at in range(0, len(body), size)])
+    steps = Ollama().pull_model("alpine:4b")
+    next(steps)
+    step, shown = steps.send(httpx.Response(200)), []
+    try:
+        while True:
+            if isinstance(step, Emit):
+                shown += step.events
+                step = steps.send(None)
+            else:
+                step = steps.send(next(chunks, None))
+    except StopIteration as done:
+        assert done.value == shown[-1]
+        assert shown[-1].completed_bytes == exchange["expect"]["pulled_bytes"]
+    except ProviderError as error:
+        assert exchange["expect"]["error"] in str(error)
+
+
+# --- what we send ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_streamed_request_is_the_one_of_the_sheet():
+    request = ChatRequest(
+        model="demo-small", messages=(Message(role="user", content="Name one alpine flower, in French."),), seed=7
+    )
+    provider = OpenAICompatible(base_url="http://127.0.0.1:9", api_key="sk-demo")
+    built = provider.build(provider.wire(request), stream=True)
+    assert json.loads(built.content) == ALL["sse-full-stream"]["request"]["json"]
+    assert built.headers["authorization"] == "Bearer sk-demo"
+    assert built.headers["accept-encoding"] == "identity"
+    assert "text/event-stream" in built.headers["accept"]
+
+
+def test_tools_travel_in_extra():
+    expected = ALL["sse-tool-calls"]["request"]["json"]
+    request = ChatRequest(
+        model="demo-small",
+        messages=(Message(role="user", content="Weather in Oslo and Turin?"),),
+        extra={"tools": expected["tools"], "tool_choice": "auto"},
+    )
+    assert OpenAICompatible().wire(request).body == {name: value for name, value in expected.items() if name != "stream"}
+
+
+def test_an_ollama_request_is_the_one_of_the_sheet():
+    request = ChatRequest(
+        model="alpine:4b",
+        messages=(Message(role="user", content="Reply with two lines."),),
+        seed=3,
+        temperature=0,
+        max_tokens=64,
+        extra={"think": True, "keep_alive": "10m", "options": {"num_ctx": 8192}},
+    )
+    provider = Ollama()
+    assert json.loads(provider.build(provider.wire(request), stream=True).content) == ALL["ollama-chat-stream"]["request"]["json"]
+
+
+def test_an_ollama_conversation_with_a_tool_is_the_one_of_the_sheet():
+    expected = ALL["ollama-tool-call"]["request"]["json"]
+    call = ToolCall(id="call_x1", name="weather", arguments='{"city": "Oslo"}')
+    messages = (
+        Message(role="user", content="Weather in Oslo?"),
+        Message(role="assistant", tool_calls=(call,)),
+        Message(role="tool", content="4 degrees, rain", tool_call_id="call_x1", name="weather"),
+    )
+    request = ChatRequest(model="alpine:4b", messages=messages, extra={"tools": expected["tools"]})
+    assert Ollama().wire(request).body == expected
