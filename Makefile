@@ -27,7 +27,7 @@ unit: $(VENV)/.test
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile -q
 
 notebooks-check: $(VENV)/.test
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 60 --nbval-sanitize-with tests/nbval-sanitize.cfg -p no:cacheprovider -q notebooks
+	CI=1 TOOLKIT_OFFLINE=1 TOOLKIT_HOME=$$(mktemp -d) $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 60 --nbval-sanitize-with tests/nbval-sanitize.cfg -p no:cacheprovider -q notebooks
 
 notebooks: $(VENV)/.test
 	$(BIN)/python scripts/refresh_notebooks.py

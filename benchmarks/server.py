@@ -1,7 +1,9 @@
 """A loopback server in its own process: pre-made bytes over a bare asyncio protocol, headers as hosted services send them.
 
 What it answers is decided by the path: ``/v1/chat/completions`` (50 tokens, plain or streamed as asked), ``/stream/N/v1/...`` (N tokens),
-``/delay/MS/v1/...`` (after MS milliseconds), ``/lognormal/MS/v1/...`` (log-normal around MS, drawn from the request's number).
+``/paced/N/US/v1/...`` (N tokens, one each US microseconds, one stream at a time), ``/delay/MS/v1/...`` (after MS milliseconds),
+``/lognormal/MS/v1/...`` (log-normal around MS, drawn from the model and the first word of the prompt: see ``drawn_delay_s``).
+``/api/chat`` answers as Ollama does.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import multiprocessing
 import random
 import socket
+import time
 from collections.abc import Iterator
 from functools import cache
 
@@ -36,6 +39,23 @@ def whole(tokens: int) -> bytes:
     }  # fmt: skip
     data = json.dumps(body).encode()
     return b"HTTP/1.1 200 OK\r\n" + HEADERS % b"application/json" + b"content-length: %d\r\n\r\n" % len(data) + data
+
+
+@cache
+def whole_ollama(tokens: int) -> bytes:
+    text = "".join(WORDS[i % len(WORDS)] for i in range(tokens))
+    body = {
+        "model": "bench", "created_at": "2026-11-23T00:00:00.000000Z", "message": {"role": "assistant", "content": text},
+        "done_reason": "stop", "done": True, "total_duration": 12_000_000, "load_duration": 1_000_000, "prompt_eval_count": 12,
+        "prompt_eval_duration": 1_000_000, "eval_count": tokens, "eval_duration": 10_000_000,
+    }  # fmt: skip
+    data = json.dumps(body).encode()
+    return b"HTTP/1.1 200 OK\r\n" + HEADERS % b"application/json; charset=utf-8" + b"content-length: %d\r\n\r\n" % len(data) + data
+
+
+def drawn_delay_s(median_s: float, model: str, prompt: str) -> float:
+    """How long a model thinks about a prompt: the same for everybody who asks, so that the best possible total is known."""
+    return median_s * random.Random(f"{model}/{prompt.split()[0]}").lognormvariate(0.0, 0.5)
 
 
 def frame(chunk: dict[str, object] | str) -> bytes:
@@ -82,26 +102,43 @@ class Service(asyncio.Protocol):
 
     def answer(self, path: list[str], body: bytes) -> None:
         streamed = b'"stream":true' in body or b'"stream": true' in body
-        kind, amount = (path[0], path[1]) if path[0] != "v1" else ("stream", "50")
-        tokens = int(amount) if kind == "stream" else 50
-        data = STREAM_HEAD + b"".join(stream_frames(tokens)) if streamed else whole(tokens)
-        if kind == "stream":
-            if streamed:
-                asyncio.get_running_loop().create_task(self.write_pieces(tokens))
-            else:
-                self.transport.write(data)
-            return
-        wait_s = float(amount) / 1000
-        if kind == "lognormal":
-            wait_s *= random.Random(body).lognormvariate(0.0, 0.5)
+        match path:
+            case ["api", "chat"]:
+                self.transport.write(whole_ollama(50))
+            case ["paced", tokens, pause_us, *_] if streamed:
+                self.write_paced(int(tokens), int(pause_us) / 1e6)
+            case ["delay", wait_ms, *_]:
+                self.write_later(float(wait_ms) / 1000, streamed)
+            case ["lognormal", median_ms, *_]:
+                asked = json.loads(body)
+                wait_s = drawn_delay_s(float(median_ms) / 1000, asked["model"], asked["messages"][-1]["content"])
+                self.write_later(wait_s, streamed)
+            case [kind, tokens, *_]:
+                self.write_at_once(int(tokens) if kind == "stream" else 50, streamed)
+
+    def write_at_once(self, tokens: int, streamed: bool) -> None:
+        if streamed:
+            asyncio.get_running_loop().create_task(self.write_pieces(tokens))
+        else:
+            self.transport.write(whole(tokens))
+
+    def write_later(self, wait_s: float, streamed: bool) -> None:
+        data = STREAM_HEAD + b"".join(stream_frames(50)) if streamed else whole(50)
         asyncio.get_running_loop().call_later(wait_s, self.transport.write, data)
 
     async def write_pieces(self, tokens: int) -> None:
-        """A write a token, as a model would: the client sees each on its own, or several where it is slower."""
+        """A write a token: the client sees each on its own, or several where it is slower."""
         self.transport.write(STREAM_HEAD)
         for piece in stream_frames(tokens):
             self.transport.write(piece)
             await asyncio.sleep(0)
+
+    def write_paced(self, tokens: int, pause_s: float) -> None:
+        """A write a token with a pause after each, as a model would. An event loop's timers are too coarse, so this holds it up."""
+        self.transport.write(STREAM_HEAD)
+        for piece in stream_frames(tokens):
+            self.transport.write(piece)
+            time.sleep(pause_s)
 
 
 def serve(listening: socket.socket) -> None:

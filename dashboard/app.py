@@ -66,8 +66,6 @@ def _look_again() -> None:
 def _unreadable(error: ToolkitError) -> None:
     st.title("The journal can't be read", anchor=False)
     st.error(words.escape(str(error)), icon=":material/broken_image:")
-    st.caption("If it is damaged, move the file away; the next call makes a new one. This is where it was looked for:")
-    st.code(data.journal(), language=None)
 
 
 main()

@@ -24,7 +24,7 @@ __all__ = ["CallLog", "Choices", "Version", "ask", "call", "choices", "error_of"
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_CHUNK_ROWS = 50_000  # a row costs far more as Python objects than in the frame, so few are in between at a time
+CHUNK_ROWS = 50_000  # a row costs far more as Python objects than in the frame, so few are in between at a time
 _CALL_LOGS = 4
 
 
@@ -69,7 +69,7 @@ class CallLog:
             if last < self._last_row:
                 self._forget()
             while self._last_row < last:
-                self._append(reader.calls(after_row=self._last_row, limit=_CHUNK_ROWS, columns=list(views.SCHEMA)))
+                self._append(reader.calls(after_row=self._last_row, limit=CHUNK_ROWS, columns=list(views.SCHEMA)))
             return Version(self._generation, self._frame.height)
 
     def frame(self, version: Version) -> pl.DataFrame:

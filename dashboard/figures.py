@@ -1,7 +1,9 @@
 """Charts of the pages: tables of ``views`` in, Plotly figures out.
 
-Every series differs in colour and in dash, so that a page reads without colour too. Traces are SVG: WebGL is slow without a graphics
-card and browsers allow only a few such charts. Names are escaped, because Plotly reads some HTML in its texts.
+They share the palette of ``toolkit.charts``, but take numbers that ``views`` has worked out (a journal has millions of calls), carry what
+a click needs, keep a model's colour when others are filtered out, and leave the background to Streamlit's theme. Every series differs in
+colour and in dash or pattern, so that a page reads without colour too. Traces are SVG: WebGL is slow without a graphics card and
+browsers allow only a few such charts. Names are escaped, because Plotly reads some HTML in its texts.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ import pandas as pd  # noqa: F401 - Plotly looks into pandas while another threa
 import polars as pl
 from plotly.graph_objects import Figure
 
+from toolkit import charts
+
 __all__ = ["cache_sources", "ecdf", "errors", "hit_share", "percentile_lines", "series", "share", "timing", "traffic"]
 
-# Okabe and Ito, https://jfly.uni-koeln.de/color/, without the yellow and the black that vanish on one of the two themes.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C8C")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # five: with seven colours, 35 series differ
-BLUE, ORANGE, GREEN, VERMILION, PINK, SKY, GREY = COLOURS
+BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, _YELLOW, GREY = charts.OKABE_ITO
+COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, GREY)  # yellow can't be seen on the light theme
+DASHES = charts.DASHES
 HEIGHT = 300
 NAME_CHARS = 36
 

@@ -17,7 +17,21 @@ from dashboard import data, views, words
 from dashboard.selection import Selection
 from toolkit.errors import ToolkitError
 
-__all__ = ["Shown", "ask", "chart", "choose_row", "clickable", "empty", "header", "nothing_here", "panel", "show", "shown", "table"]
+__all__ = [
+    "Choice",
+    "Shown",
+    "ask",
+    "chart",
+    "choose_row",
+    "clickable",
+    "empty",
+    "header",
+    "nothing_here",
+    "panel",
+    "show",
+    "shown",
+    "table",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -126,7 +140,7 @@ def choose_row(frame: pl.DataFrame, key: str, alt: str, identity: Sequence[str],
     which is what the rows are: when that changes, a new widget starts with the choice moved to where its row is now.
     """
     mark = zlib.crc32("\n".join(identity).encode("utf-8", "backslashreplace"))
-    was: _Choice = st.session_state.get(f"{key}-choice", _Choice(mark, None, None))
+    was: Choice = st.session_state.get(f"{key}-choice", Choice(mark, None, None))
     start = was.start if was.mark == mark else _place(was.chosen, identity)
     event = st.dataframe(
         frame,
@@ -140,11 +154,11 @@ def choose_row(frame: pl.DataFrame, key: str, alt: str, identity: Sequence[str],
         selection_default=None if start is None else {"selection": {"rows": [start]}},
     )
     row = next((row for row in event.selection.rows if row < frame.height), None)
-    st.session_state[f"{key}-choice"] = _Choice(mark, start, None if row is None else identity[row])
+    st.session_state[f"{key}-choice"] = Choice(mark, start, None if row is None else identity[row])
     return row
 
 
-class _Choice(NamedTuple):
+class Choice(NamedTuple):
     """Which row is chosen: ``start`` is the one its widget began with, ``chosen`` what it is now."""
 
     mark: int

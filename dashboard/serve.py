@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
+import time
 from pathlib import Path
 
 from streamlit.web import cli
@@ -43,7 +45,7 @@ def run(journal: str, port: int = 8501, address: str = "127.0.0.1") -> int:
     chosen = free_port(port, address)
     if chosen != port:
         print(f"Port {port} is taken; using {chosen}.", flush=True)
-    print(f"Dashboard: http://{_in_url(address)}:{chosen}  (Ctrl-C stops it)", flush=True)
+    threading.Thread(target=_announce, args=(address, chosen), daemon=True).start()
     os.environ["TOOLKIT_JOURNAL"] = journal
     return int(cli.main(["run", str(APP), *_flags(address, chosen)], prog_name="toolkit dashboard", standalone_mode=False) or 0)
 
@@ -71,6 +73,22 @@ def _is_free(port: int, address: str) -> bool:
     return True
 
 
+def _announce(address: str, port: int) -> None:
+    """Say the address once it answers: importing takes seconds, and a link that is refused looks broken."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - compared, not bound
+    while not _answers(here, port):
+        time.sleep(0.05)
+    print(f"Dashboard: http://{f'[{here}]' if ':' in here else here}:{port}  (Ctrl-C stops it)", flush=True)
+
+
+def _answers(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 def _flags(address: str, port: int) -> list[str]:
     """What depends on this start; the rest is in ``.streamlit/config.toml`` beside the app."""
     flags = [f"--server.address={address}", f"--server.port={port}", f"--browser.serverAddress={address}"]
@@ -78,7 +96,3 @@ def _flags(address: str, port: int) -> list[str]:
         # A web page elsewhere could otherwise point its own host name at 127.0.0.1 and read the journal.
         flags += [f"--server.allowedHosts={host}" for host in ("127.0.0.1", "localhost", "::1")]
     return flags
-
-
-def _in_url(address: str) -> str:
-    return f"[{address}]" if ":" in address else address

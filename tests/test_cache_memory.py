@@ -7,6 +7,9 @@ import multiprocessing
 import os
 import threading
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from uuid import UUID
 
 import hypothesis.strategies as st
 import pytest
@@ -226,7 +229,9 @@ class Frozen:
     inner: object
 
 
-@pytest.mark.parametrize("value", ["text", b"bytes", 1, (1, ("a",)), frozenset({1}), Frozen((1, 2))], ids=repr)
+@pytest.mark.parametrize(
+    "value", ["text", b"bytes", 1, (1, ("a",)), frozenset({1}), Frozen((1, 2)), Decimal("1.5"), Fraction(1, 3), UUID(int=7)], ids=repr
+)
 def test_what_nobody_can_change_is_handed_out_as_it_is(value):
     cache = Cache()
     cache["a"] = value

@@ -96,8 +96,8 @@ def test_the_axis_of_percentiles_names_the_metric():
 
 @LIBRARIES
 def test_latency_over_time_leaves_a_gap_where_too_few_calls_were_made(library):
-    seconds = [0, 1, 2, 130, 250, 251]
-    figure = charts.latency_over_time(calls(library, seconds, latency_s=[1.0, 2.0, 3.0, 9.0, 4.0, 6.0]))
+    seconds = [*range(9), 130, *range(250, 258)]
+    figure = charts.latency_over_time(calls(library, seconds, latency_s=[2.0] * 9 + [9.0] + [4.0, 6.0] * 4))
     line = figure.data[0]
     drawn = {x.second + 60 * x.minute: y for x, y in zip(line.x, line.y) if y is not None}
     assert drawn == {0: 2.0, 240: 5.0}

@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 
 import toolkit as tk
+from toolkit.client import Options
 from toolkit.comparison.grid import build_plan, read_prompts
 from toolkit.comparison.progress import TerminalBar
-from toolkit.client import Options
 from toolkit.errors import ConfigError
 from toolkit.testing import Answer, Failure, script
 

@@ -5,10 +5,10 @@ import math
 
 import polars as pl
 import pytest
-from dashboard_calls import MODELS, a_day, failed_call, live_call, replayed_call
 
 from dashboard import figures, views, words
 from dashboard.selection import STEPS_S, Selection, step_for, window
+from dashboard_calls import MODELS, a_day, failed_call, live_call, replayed_call
 from toolkit.monitor.events import CallRecord
 
 HOUR = Selection(lo_s=3600.0, hi_s=7200.0)

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from servers import llama_server
 
+from servers import llama_server
 from toolkit import AsyncClient, Client
 from toolkit.wire.retry import NO_RETRY
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+
 from servers.chat_completions import ChatService, changed, chunk, error_event
 from servers.http import CUT, RESET_CONNECTION, Answer, Gate, Pause, Server, json_answer, nd, page_answer, sse
 from servers.ollama import OllamaService
-
 from toolkit import AsyncClient, Client
 from toolkit.errors import (
     AuthError,
@@ -51,7 +51,9 @@ class Case:
 CASES = [
     Case("openai_compatible", ChatService, "/v1", "demo-small", lambda text: sse(chunk({"content": text})), error_event("It broke")),
     Case("lmstudio", ChatService, "/v1", "demo-small", lambda text: sse(chunk({"content": text})), error_event("It broke")),
-    Case("ollama", OllamaService, "", "alpine:4b", lambda text: nd({"message": {"content": text}, "done": False}), nd({"error": "It broke"})),
+    Case(
+        "ollama", OllamaService, "", "alpine:4b", lambda text: nd({"message": {"content": text}, "done": False}), nd({"error": "It broke"})
+    ),
 ]
 
 
@@ -325,7 +327,9 @@ def test_the_services_own_word_on_asking_again_counts(driver, case, stream, word
 def test_a_wrong_key_names_the_variable_and_is_not_shown(driver, case, stream):
     with case.service(key="sk-another").serve() as server, pytest.raises(AuthError) as caught:
         asker(driver, case, server, key=KEY)(f"{case.provider}/{case.model}", stream)
-    assert {"openai_compatible": "OPENAI_API_KEY", "lmstudio": "LM_API_TOKEN", "ollama": "OLLAMA_API_KEY"}[case.provider] in str(caught.value)
+    assert {"openai_compatible": "OPENAI_API_KEY", "lmstudio": "LM_API_TOKEN", "ollama": "OLLAMA_API_KEY"}[case.provider] in str(
+        caught.value
+    )
 
 
 def test_a_key_that_the_service_repeats_is_not_shown(driver, case, stream):
@@ -440,20 +444,24 @@ def test_a_stream_is_not_asked_for_again_once_words_have_come(driver, case):
 
 def test_a_stream_that_breaks_before_its_first_word_is_asked_for_again(driver, case):
     faults = iter([changed(before=(CUT,)), changed(writes=[CUT])])
-    fault = lambda request, good: next(faults, lambda _request, good: good)(request, good)  # noqa: E731
-    completion, server = ask(driver, case, True, fault=fault, retry=Retry(random=lambda: 0.0))
+
+    def twice(request, good):
+        fault = next(faults, None)
+        return fault(request, good) if fault else good
+
+    completion, server = ask(driver, case, True, fault=twice, retry=Retry(random=lambda: 0.0))
     assert (completion.text, completion.attempts, len(server.requests)) == (TEXT, 3, 3)
 
 
 def test_a_reader_who_leaves_hangs_up_on_the_service(case):
     gate = Gate()
-    with case.service(fault=cut_after(case, gate, *[case.piece("x" * 10_000)] * 500)).serve() as server:
-        with Client(**asker(Threads, case, server).options["client"]) as client:
-            events = client.stream_text(f"{case.provider}/{case.model}", "hi")
-            assert next(events).text == "Half "
-            events.close()
-            gate.opened.set()
-            assert server.hang_ups.acquire(timeout=10)
+    service = case.service(fault=cut_after(case, gate, *[case.piece("x" * 10_000)] * 500))
+    with service.serve() as server, Client(**asker(Threads, case, server).options["client"]) as client:
+        events = client.stream_text(f"{case.provider}/{case.model}", "hi")
+        assert next(events).text == "Half "
+        events.close()
+        gate.opened.set()
+        assert server.hang_ups.acquire(timeout=10)
 
 
 # --- models --------------------------------------------------------------------------------------------------------------------
@@ -477,7 +485,9 @@ def test_a_healthy_service_says_so(driver, case):
     assert health.ok and health.configured and health.latency_s > 0 and server.url in health.detail
 
 
-@pytest.mark.parametrize("answer", [json_answer({"error": "Unexpected endpoint or method."}), page_answer("Welcome", 200), page_answer("Gone", 502)])
+@pytest.mark.parametrize(
+    "answer", [json_answer({"error": "Unexpected endpoint or method."}), page_answer("Welcome", 200), page_answer("Gone", 502)]
+)
 def test_a_status_of_200_alone_is_not_health(driver, case, answer):
     with Server(lambda _request: answer) as server:
         assert not asker(driver, case, server).do("health_check", case.provider).ok
@@ -509,7 +519,10 @@ def test_a_model_is_pulled_and_deleted(driver):
 
 @pytest.mark.parametrize("lines", [[{"status": "pulling manifest"}], []])
 def test_a_download_that_ends_without_success_is_interrupted(driver, lines):
-    with Server(lambda _request: Answer(200, {}, [nd(line) for line in lines])) as server, pytest.raises(StreamInterrupted, match="pull again"):
+    with (
+        Server(lambda _request: Answer(200, {}, [nd(line) for line in lines])) as server,
+        pytest.raises(StreamInterrupted, match="pull again"),
+    ):
         asker(driver, OLLAMA, server).do("pull_model", "ollama/new:1b")
 
 
@@ -584,9 +597,9 @@ def test_a_wrong_end_of_ollamas_base_url_is_pointed_out(driver, stream):
 
 def test_a_base_url_of_lm_studio_without_v1_is_pointed_out(driver, stream):
     case = dataclasses.replace(CASES[1], path="")
-    with Server(lambda _request: json_answer({"error": "Unexpected endpoint or method. (POST /chat/completions)"})) as server:
-        with pytest.raises(NotFoundError, match="must end in /v1"):
-            asker(driver, case, server)("lmstudio/demo-small", stream)
+    answer = json_answer({"error": "Unexpected endpoint or method. (POST /chat/completions)"})
+    with Server(lambda _request: answer) as server, pytest.raises(NotFoundError, match="must end in /v1"):
+        asker(driver, case, server)("lmstudio/demo-small", stream)
 
 
 # --- what is sent ------------------------------------------------------------------------------------------------------------------
@@ -638,7 +651,10 @@ def test_tool_arguments_that_are_not_json_are_refused_for_ollama():
 
 
 def test_a_schema_is_sent_in_each_dialects_way():
-    assert body(LMStudio(), schema=SCHEMA)["response_format"] == {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
+    assert body(LMStudio(), schema=SCHEMA)["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": SCHEMA},
+    }
     assert body(Ollama(), schema=SCHEMA)["format"] == SCHEMA
 
 

@@ -6,6 +6,7 @@ import logging
 import pickle
 import threading
 from dataclasses import asdict, replace
+from itertools import pairwise
 
 import pytest
 
@@ -66,7 +67,7 @@ class Shelf:
 @pytest.fixture(params=["memory", "disk", "store", "disk and store"])
 def cache(request, tmp_path):
     stores = {
-        "memory": lambda: [],
+        "memory": list,
         "disk": lambda: [DiskStore(tmp_path)],
         "store": lambda: [Shelf()],
         "disk and store": lambda: [DiskStore(tmp_path), Shelf()],
@@ -249,7 +250,7 @@ def test_the_pause_of_a_broken_store_grows_to_a_minute_and_no_further():
         if len(shelf.asked) > before:
             asked_at.append(second)
     assert asked_at[:8] == [0, 1, 3, 7, 15, 31, 63, 123]
-    assert {after - before for before, after in zip(asked_at[7:], asked_at[8:], strict=False)} == {60}
+    assert {after - before for before, after in pairwise(asked_at[7:])} == {60}
 
 
 def test_a_store_that_cannot_be_written_can_still_be_read(caplog):

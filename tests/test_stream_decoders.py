@@ -1,7 +1,7 @@
 """Bytes to events and lines: wherever the network cuts, whatever it sends."""
 
 import json
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -135,7 +135,7 @@ def test_a_carriage_return_inside_a_line_stays():
 @pytest.mark.parametrize("make", [SSEDecoder, LineDecoder])
 def test_any_bytes_give_the_same_items_however_they_are_cut(make, data, cuts):
     places = sorted({0, len(data), *(cut for cut in cuts if cut <= len(data))})
-    chunks = [data[a:b] for a, b in zip(places, places[1:])]
+    chunks = [data[a:b] for a, b in pairwise(places)]
     assert decoded(make(), chunks) == decoded(make(), [data])
 
 
@@ -174,7 +174,7 @@ def test_what_is_not_json_is_a_value_error(text):
 def test_halves_of_characters_come_together_and_never_come_out_alone(text, cuts):
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     halves = Surrogates()
-    mended = "".join([halves.mend(text[a:b]) for a, b in zip(places, places[1:])] + [halves.close()])
+    mended = "".join([halves.mend(text[a:b]) for a, b in pairwise(places)] + [halves.close()])
     assert mended == text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     mended.encode()
 
@@ -198,11 +198,44 @@ ANY_JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = (
-    "choices delta message content reasoning reasoning_content refusal tool_calls index id function name arguments finish_reason usage error "
-    "error_type error_message code type model logprobs token logprob top_logprobs prompt_tokens completion_tokens_details response thinking "
-    "done done_reason eval_count eval_duration text timings system_fingerprint"
-).split()
+FIELDS = [
+    "choices",
+    "delta",
+    "message",
+    "content",
+    "reasoning",
+    "reasoning_content",
+    "refusal",
+    "tool_calls",
+    "index",
+    "id",
+    "function",
+    "name",
+    "arguments",
+    "finish_reason",
+    "usage",
+    "error",
+    "error_type",
+    "error_message",
+    "code",
+    "type",
+    "model",
+    "logprobs",
+    "token",
+    "logprob",
+    "top_logprobs",
+    "prompt_tokens",
+    "completion_tokens_details",
+    "response",
+    "thinking",
+    "done",
+    "done_reason",
+    "eval_count",
+    "eval_duration",
+    "text",
+    "timings",
+    "system_fingerprint",
+]
 LIKELY_JSON = st.recursive(
     ANY_JSON, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4), max_leaves=12
 )

@@ -240,9 +240,7 @@ def test_where_the_network_cuts_a_download_does_not_matter(name, size):
 
 
 def test_a_streamed_request_is_the_one_of_the_sheet():
-    request = ChatRequest(
-        model="demo-small", messages=(Message(role="user", content="Name one alpine flower, in French."),), seed=7
-    )
+    request = ChatRequest(model="demo-small", messages=(Message(role="user", content="Name one alpine flower, in French."),), seed=7)
     provider = OpenAICompatible(base_url="http://127.0.0.1:9", api_key="sk-demo")
     built = provider.build(provider.wire(request), stream=True)
     assert json.loads(built.content) == ALL["sse-full-stream"]["request"]["json"]

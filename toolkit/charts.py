@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import importlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -205,7 +206,7 @@ def latency_over_time(frame: Frame, q: float = 0.5, *, metric: str = "latency_s"
     needed = stats.percentile_min_n(q)
     samples = _timed_samples(frame, metric, by)
     times = [at for sample in samples.values() for at, _ in sample]
-    step = _step_s(times, len(times) // (needed * max(1, len(samples))))  # so that a usual step can hold enough of each model
+    step = _step_s(times, len(times) // (3 * needed * max(1, len(samples))))  # so that most steps hold enough of each model
     figure = _figure(
         xaxis={"title": _time_title(step), "type": "date"}, yaxis={"title": f"p{100 * q:g} of {_title(metric)}", "type": "log"}
     )
@@ -275,15 +276,13 @@ def errors_over_time(frame: Frame) -> go.Figure:
     go = _plotly()
     rows = list(zip(_column(frame, "at"), _column(frame, "status"), _column(frame, "error_type")))
     step = _step_s([at.timestamp() for at, _, _ in rows])
-    counts: dict[str, dict[int, int]] = {}
+    counts: dict[str, Counter[int]] = {}
     for at, status, kind in rows:
         if status == "error":
-            of_kind = counts.setdefault(str(kind or "unknown"), {})
-            bucket = math.floor(at.timestamp() / step)
-            of_kind[bucket] = of_kind.get(bucket, 0) + 1
-    figure = _figure(
-        xaxis={"title": _time_title(step), "type": "date"}, yaxis={"title": "failed calls", "rangemode": "tozero"}, barmode="stack"
-    )
+            counts.setdefault(str(kind or "unknown"), Counter())[math.floor(at.timestamp() / step)] += 1
+    most = max(sum(counts.values(), Counter()).values(), default=0)
+    yaxis = {"title": "failed calls", "rangemode": "tozero", "dtick": 1 if most <= 10 else None}  # no half calls
+    figure = _figure(xaxis={"title": _time_title(step), "type": "date"}, yaxis=yaxis, barmode="stack")
     for index, (kind, buckets) in enumerate(sorted(counts.items())):
         figure.add_trace(
             go.Bar(
@@ -321,13 +320,12 @@ def cache_share(frame: Frame) -> go.Figure:
     [('live', [0.5]), ('memory', [0.5])]
     """
     go = _plotly()
-    counts: dict[str, dict[str, int]] = {}
+    counts: dict[str, Counter[str]] = {}
     columns = (_column(frame, name) for name in ("model", "status", "provenance", "cache_tier"))
     for model, status, provenance, tier in zip(*columns):
         if status == "ok":
-            of_model = counts.setdefault(_escape(model), {})
             source = str(tier or "memory") if provenance == "replayed" else str(provenance or "live")
-            of_model[source] = of_model.get(source, 0) + 1
+            counts.setdefault(_escape(model), Counter())[source] += 1
     models = sorted(counts)
     figure = _figure(
         xaxis={"title": "share of answers", "tickformat": ".0%", "range": [0, 1]},
@@ -337,8 +335,8 @@ def cache_share(frame: Frame) -> go.Figure:
     )
     for source, colour in _SOURCES.items():
         if any(source in counts[model] for model in models):
-            answers = [counts[model].get(source, 0) for model in models]
-            shares = [count / sum(counts[model].values()) for model, count in zip(models, answers)]
+            answers = [counts[model][source] for model in models]
+            shares = [count / counts[model].total() for model, count in zip(models, answers)]
             bar = {"y": models, "x": shares, "customdata": answers, "hovertemplate": "%{y}: %{x:.1%}, %{customdata} answers"}
             figure.add_trace(go.Bar(**bar, name=source, orientation="h", marker={"color": colour}))
     return _or_empty(figure, "No answers yet")
@@ -440,7 +438,13 @@ def _lanes(bars: Sequence[_Bar]) -> list[int]:
 
 
 def template() -> go.layout.Template:
-    """Return the look that all figures share; it holds for them alone and leaves Plotly's default as it is."""
+    """Return the look that all figures share; it holds for them alone and leaves Plotly's default as it is.
+
+    Examples
+    --------
+    >>> template().layout.hovermode
+    'x unified'
+    """
     axis = {"gridcolor": "#E5E5E5", "linecolor": "#999999", "zeroline": False, "automargin": True}
     return _plotly().layout.Template(
         layout={
@@ -452,7 +456,7 @@ def template() -> go.layout.Template:
             "margin": {"l": 60, "r": 20, "t": 40, "b": 50},
             "xaxis": axis,
             "yaxis": axis,
-            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
         }
     )
 

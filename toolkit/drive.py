@@ -327,9 +327,9 @@ class AsyncHands:
         if cache is None:
             return MISS
         found = cache.peek(step.key)
-        if found is not MISS or step.memory_only or not cache.blocks:
+        if found is not MISS or step.memory_only:
             return found
-        return await asyncio.to_thread(cache.get, step.key)
+        return await asyncio.to_thread(cache.get, step.key) if cache.blocks else cache.get(step.key)
 
     async def join(self, step: Join) -> Joined:
         flight = self.driver.flights.join(step.key)

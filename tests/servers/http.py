@@ -6,7 +6,7 @@ write, ``Pause`` (seconds), ``Gate`` (wait for the test), ``CUT`` (drop the conn
 
 from __future__ import annotations
 
-import gzip
+import contextlib
 import json
 import socket
 import struct
@@ -93,7 +93,7 @@ def page_answer(title: str, status: int = 502) -> Answer:
     return Answer(status, {"content-type": "text/html"}, [page.encode()], framing="length")
 
 
-class Dropped(Exception):
+class DroppedError(Exception):
     """The connection is to be closed now."""
 
 
@@ -113,12 +113,9 @@ class Server:
         self.hang_ups = threading.Semaphore(0)  # released whenever a client leaves in the middle of an answer
         self._connections: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._closed = False
         threading.Thread(target=self._accept, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> Server:
         return self
@@ -157,7 +154,7 @@ class Server:
                 served += 1
                 if answer.framing == "close" or answer.hang_up:
                     break
-        except Dropped:
+        except DroppedError:
             pass
         except OSError:
             self.hang_ups.release()
@@ -167,10 +164,8 @@ class Server:
 
 
 def shut(connection: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):  # the other side was faster
         connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # the other side was faster
     connection.close()
 
 
@@ -203,7 +198,7 @@ def send_answer(connection: socket.socket, answer: Answer) -> None:
     if answer.cut_after is not None:
         writes = cut_at(writes, answer.cut_after)
     if answer.compress:
-        writes = compressed(writes)
+        writes = list(compressed(writes)) if answer.framing == "length" else compressed(writes)
     headers = {"connection": "keep-alive", **answer.headers}
     if answer.compress:
         headers["content-encoding"] = "gzip"
@@ -234,12 +229,12 @@ def act(connection: socket.socket, write: Write) -> None:
     elif isinstance(write, Gate):
         write.reached.set()
         if not write.opened.wait(PATIENCE_S):
-            raise Dropped
+            raise DroppedError
     else:
         if isinstance(write, Reset):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             connection.close()
-        raise Dropped
+        raise DroppedError
 
 
 def cut_at(writes: Iterable[Write], size: int) -> Iterator[Write]:
@@ -257,10 +252,6 @@ def compressed(writes: Iterable[Write]) -> Iterator[Write]:
     for write in writes:
         yield packer.compress(write) + packer.flush(zlib.Z_SYNC_FLUSH) if isinstance(write, bytes) else write
     yield packer.flush()
-
-
-def gzipped(body: bytes) -> bytes:
-    return gzip.compress(body)
 
 
 # --- exchanges: the examples of the protocol sheets, as data ---------------------------------------------------------------------

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-WORDS = "the a of and blue green river stone lake gentian alpine wind snow".split()
+WORDS = ["the", "a", "of", "and", "blue", "green", "river", "stone", "lake", "gentian", "alpine", "wind", "snow"]
 WIDTH, LAYERS, HEADS, CONTEXT, SLOTS = 32, 1, 2, 4096, 64
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
 

@@ -39,7 +39,11 @@ class Arguments:
         self._signature = _signature(function)
         parameters = list(self._signature.parameters.values()) if self._signature else []
         self._variadic = self._signature is None or any(parameter.kind in _VARIADIC for parameter in parameters)
+        self._count = -1 if self._variadic else len(parameters)
         self._defaults = tuple(_default(parameter) for parameter in parameters)
+        self._required = [
+            sum(value is _MISSING for value in self._defaults[place:]) for place in range(len(parameters) + 1)
+        ]  # from each place on
         self._places = {p.name: place for place, p in enumerate(parameters) if p.kind is not inspect.Parameter.POSITIONAL_ONLY}
         self._positional = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
         self._is_method = _is_method(function, parameters)
@@ -53,12 +57,17 @@ class Arguments:
         TypeError
             If the function can't be called with these arguments.
         """
-        if kwargs or self._variadic or len(args) != len(self._defaults):
+        if kwargs or len(args) != self._count:
             args = self.row(args, kwargs)
         if self._is_method:
             args = (self._receiver(args[0]), *args[1:])
-        if len(args) == 1 and type(args[0]) is str:  # needs no note of its type, for it equals nothing but another string
-            return args[0]
+        if len(args) == 1:  # most functions have one argument, and most often it is plain
+            value: Hashable = args[0]
+            kind = type(value)
+            if kind is str:  # needs no note of its type: it equals nothing but another string
+                return value
+            if kind in _PLAIN:
+                return kind, value
         kinds: Row = tuple(map(type, args))
         if not _PLAIN.issuperset(kinds):
             kinds = tuple(map(_kind, args))
@@ -68,13 +77,18 @@ class Arguments:
         """Return the values of all parameters in their order, defaults included: equal calls have equal rows."""
         if self._variadic:
             return self._bound_row(args, kwargs)
-        row = [*args, *self._defaults[len(args) :]]
+        given = len(args)
+        if given > self._positional:
+            self._complain(args, kwargs)
+        row = [*args, *self._defaults[given:]]
+        missing = self._required[given]
         for name, value in kwargs.items():
             place = self._places.get(name, -1)
-            if place < len(args):
+            if place < given:
                 self._complain(args, kwargs)
+            missing -= row[place] is _MISSING
             row[place] = value
-        if len(args) > self._positional or any(value is _MISSING for value in row):
+        if missing:
             self._complain(args, kwargs)
         return tuple(row)
 

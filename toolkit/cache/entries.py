@@ -280,12 +280,12 @@ class Entries:
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            return work(self._connection())
-        except (sqlite3.Error, OSError) as error:
-            if not _is_damage(error):
-                raise CacheError(f"the cache file {self.file} can't be used: {error}") from error
-            self._set_file_aside(error)
-        try:
+            try:
+                return work(self._connection())
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                self._set_file_aside(error)
             return work(self._connection())
         except (sqlite3.Error, OSError) as error:
             raise CacheError(f"the cache file {self.file} can't be used: {error}") from error
@@ -446,3 +446,12 @@ def _lock_file(descriptor: int) -> None:
     except ImportError:  # Windows, where a file that others have open can't be moved anyway
         return
     fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _after_fork() -> None:
+    global _opening
+    _opening = threading.Lock()  # a thread that only the parent has may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

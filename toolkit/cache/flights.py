@@ -6,7 +6,6 @@ ends its flight from ``__del__``, which the garbage collector may run at any poi
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import enum
 import os
@@ -14,7 +13,10 @@ import threading
 import weakref
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["ABANDONED", "Abandoned", "Failed", "Flight", "Flights", "Landed", "Outcome"]
 
@@ -129,7 +131,9 @@ class Flight(Generic[T]):
 
     async def wait_async(self) -> Outcome[T]:
         """Wait until the flight is over, on whichever event loop runs (followers only). Cancelling it disturbs nobody."""
-        loop = asyncio.get_running_loop()
+        from asyncio import get_running_loop  # imported here: a program without an event loop need not pay for one
+
+        loop = get_running_loop()
         over = loop.create_future()
 
         def ring() -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import decimal
 import enum
-import fractions
 import pathlib
 import types
-import uuid
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, NoReturn, TypeVar
 
@@ -24,10 +21,12 @@ _PLAIN: frozenset[type] = frozenset(
         *(type(None), bool, int, float, complex, str, bytes, range, type, enum.EnumMeta),
         *(types.FunctionType, types.BuiltinFunctionType, type(Ellipsis)),
         *(datetime.date, datetime.time, datetime.datetime, datetime.timedelta, datetime.timezone),
-        *(decimal.Decimal, fractions.Fraction, uuid.UUID),
         *(pathlib.PurePosixPath, pathlib.PureWindowsPath, type(pathlib.Path())),
     }
 )
+
+_PLAIN_ELSEWHERE = frozenset({("decimal", "Decimal"), ("fractions", "Fraction"), ("uuid", "UUID")})
+"""By name, since importing their modules takes longer than all of this package."""
 
 
 def is_immutable(value: object) -> bool:
@@ -39,7 +38,7 @@ def is_immutable(value: object) -> bool:
     (True, False)
     """
     kind = type(value)
-    if kind in _PLAIN or isinstance(value, enum.Enum):
+    if kind in _PLAIN or isinstance(value, enum.Enum) or (kind.__module__, kind.__qualname__) in _PLAIN_ELSEWHERE:
         return True
     if isinstance(value, (tuple, frozenset)):
         return not hasattr(value, "__dict__") and all(map(is_immutable, value))

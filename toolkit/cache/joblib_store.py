@@ -168,8 +168,8 @@ class _Draft(io.BytesIO):
 def _require_private(folder: Path) -> None:
     try:
         status = folder.stat()
-    except FileNotFoundError:
-        return  # it will be made with mode 0700
+    except OSError:
+        return  # it will be made with mode 0700, or that will fail in words of its own
     if os.name == "posix" and (status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
         raise ConfigError(
             f"others can write to {folder}, and what joblib keeps is code when it is read back; use a folder of your own, mode 0700"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import functools
 import inspect
@@ -181,7 +180,9 @@ class _Memory:
                 raise outcome.error
 
     async def call_async(self, key: Hashable, args: Row, kwargs: dict[str, Any]) -> Any:
-        me = id(asyncio.current_task())
+        from asyncio import current_task
+
+        me = id(current_task())
         while True:
             if (me, key) in self.leading:
                 return await self.work(args, kwargs)

@@ -125,20 +125,20 @@ class Comparison:
             ``p95_low_s p95_high_s`` (95 %; NaN where ``n`` can't support it); medians ``ttft_p50_s output_tokens_per_s``; sums
             ``input_tokens output_tokens cost_usd saved_s saved_usd`` (a sum with an unknown part is NaN).
         """
-        spread = self.latency().set_index(["label", "q"])
+        spread: dict[Any, Any] = self.latency().set_index(["label", "q"]).to_dict("index")  # by label and q, a row each
         return pd.DataFrame([self._summary_row(label, spread) for label in self.models], index=pd.Index(self.models, name="model"))
 
-    def _summary_row(self, label: str, spread: pd.DataFrame) -> dict[str, object]:
+    def _summary_row(self, label: str, spread: dict[Any, Any]) -> dict[str, object]:  # see summary()
         rows = self.frame[self.frame["label"] == label]
         ok = rows[rows["status"] == "ok"]
         live = ok[ok["provenance"] == "live"]
-        middle, tail = spread.loc[(label, 0.5)], spread.loc[(label, 0.95)]
+        middle, tail = spread[label, 0.5], spread[label, 0.95]
         return {
             "calls": len(rows),
             "ok": len(ok),
             "errors": len(rows) - len(ok),
             **{kind: int((ok["provenance"] == kind).sum()) for kind in ("live", "replayed", "coalesced")},
-            "n": int(tail["n"]),
+            "n": tail["n"],
             "p50_s": middle["value"],
             "p95_s": tail["value"],
             "p95_low_s": tail["low"],
@@ -278,20 +278,21 @@ class Comparison:
         return f"{len(again)} of {len(self)} answers were replayed from the cache, which saved {seconds(saved_s)}{money}"
 
     def _shown_rows(self) -> list[list[str]]:
+        rows: dict[Any, dict[Any, Any]] = self.summary().to_dict("index")  # by label and column, each value of its own type
         return [
             [
-                row.Index,
-                f"{row.ok:,}",
-                f"{row.errors:,}",
-                f"{row.replayed + row.coalesced:,}",
-                f"{row.n:,}",
-                seconds(row.p50_s),
-                seconds(row.p95_s),
-                shown_interval(row.p95_low_s, row.p95_high_s),
-                seconds(row.ttft_p50_s),
-                usd(row.cost_usd),
+                label,
+                f"{row['ok']:,}",
+                f"{row['errors']:,}",
+                f"{row['replayed'] + row['coalesced']:,}",
+                f"{row['n']:,}",
+                seconds(row["p50_s"]),
+                seconds(row["p95_s"]),
+                shown_interval(row["p95_low_s"], row["p95_high_s"]),
+                seconds(row["ttft_p50_s"]),
+                usd(row["cost_usd"]),
             ]
-            for row in self.summary().itertuples()
+            for label, row in rows.items()
         ]
 
     SHOWN = ("model", "ok", "failed", "cached", "live n", "p50", "p95", "p95 interval (95 %)", "first token", "cost")

@@ -176,7 +176,7 @@ class NotebookTable:
         self.widget: Any  # ipywidgets has no types
         self.body: Any
         self.widget, self.body = self.widgets() if stoppable else (None, None)
-        self.handle: Any = display.display(self.widget if self.widget is not None else self, display_id=True)
+        self.handle: Any = display.display(self.widget if self.widget is not None else self, display_id=True)  # type: ignore[no-untyped-call]
 
     def widgets(self) -> tuple[Any, Any]:  # ipywidgets has no types
         """A Stop button over an HTML widget, or nothing where ipywidgets is not installed: then the output itself is updated."""

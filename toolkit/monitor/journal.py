@@ -137,6 +137,16 @@ class Journal:
     ------
     JournalError
         If ``url`` is the address of a server.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     journal = Journal(f"{folder}/journal.sqlite")
+    ...     journal.append(RunRecord(run_id="r-1", at=0.0, process="me", name="a first try", plan="{}"))
+    ...     journal.close()
+    ...     JournalReader(f"{folder}/journal.sqlite").runs()["name"]
+    ['a first try']
     """
 
     def __init__(self, url: str | os.PathLike[str], *, keep: int = KEEP_ROWS) -> None:
@@ -166,7 +176,10 @@ class Journal:
             self._rouse()
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Write what was appended before; return whether all of it is on disk."""
+        """Write what was appended before; return whether all of it is on disk.
+
+        ``timeout_s`` is how long to wait for the writer's thread. A file locked by another program is waited for 5 s.
+        """
         if not self._writing.acquire(timeout=timeout_s):
             return False
         try:
@@ -458,6 +471,11 @@ class JournalReader:
     ------
     JournalError
         If ``url`` is the address of a server; from every method, if the file can't be read or is newer than this program.
+
+    Examples
+    --------
+    >>> JournalReader("no-such-journal.sqlite").last_row()
+    0
     """
 
     def __init__(self, url: str | os.PathLike[str] | None = None) -> None:

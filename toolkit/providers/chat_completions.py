@@ -212,11 +212,11 @@ class ChatReader(StreamReader[SSEvent]):
         content = delta.get("content")
         if content:
             self.add("text", content if type(content) is str else words(content), events)
-        if delta.get("tool_calls"):
+        if "tool_calls" in delta:
             self._read_calls(delta["tool_calls"], events)
         if delta.get("refusal"):
             self._read_refusal(delta["refusal"], events)
-        if choice.get("logprobs"):
+        if "logprobs" in choice:
             self._read_logprobs(choice["logprobs"])
 
     def _whole_message(self, choice: dict[str, Any]) -> dict[str, Any]:

@@ -180,8 +180,11 @@ class StreamReader(ABC, Generic[ItemT]):
             if text.lstrip()[:1] == b"{":
                 self._note_broken(text)
             return
-        if isinstance(data, dict):
-            self.read_data(data, events)
+        if type(data) is dict:
+            if self._unread is None and not ("error" in data or "error_message" in data or "error_type" in data):
+                self.read_object(data, events)  # nearly always: once per token
+            else:
+                self.read_data(data, events)
 
     def read_data(self, data: dict[str, Any], events: list[StreamEvent]) -> None:
         """Read one object: an error, or whatever the dialect finds in it."""
@@ -190,7 +193,7 @@ class StreamReader(ABC, Generic[ItemT]):
             if self._broken is not None:
                 self._note_broken(self._broken)
                 return
-        if ("error" in data or "error_message" in data or "error_type" in data) and is_error(data):
+        if is_error(data):
             self.fail(self.provider.told_error(data, self.request.model))
         else:
             self.read_object(data, events)

@@ -46,8 +46,7 @@ def provider_class(name: str) -> type[Provider]:
     if place is None:
         raise ConfigError(f"no provider is called {name!r}; there are {', '.join(known_providers())}")
     module, _, attribute = place.partition(":")
-    found = getattr(import_module(module), attribute)
-    assert issubclass(found, Provider)
+    found: type[Provider] = getattr(import_module(module), attribute)
     return found
 
 

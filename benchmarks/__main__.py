@@ -1,0 +1,63 @@
+"""Measure, print, and write the page."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from importlib import import_module
+from pathlib import Path
+
+from . import report
+from .measure import Effort, Place, environment, measured
+from .server import running
+
+QUESTIONS = ("imports", "one_call", "streamed_token", "cache_hit", "recording", "grid")
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
+
+def quiet(folder: str) -> dict[str, str]:
+    """Variables that keep libraries at home: no telemetry, no downloads, no files of theirs left behind."""
+    return {
+        "TOOLKIT_HOME": folder,
+        "DSPY_CACHEDIR": folder,
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_LOG": "ERROR",
+        "OPENAI_API_KEY": "x",
+        "NO_PROXY": "127.0.0.1",
+    }
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="question", help=f"some of {', '.join(QUESTIONS)}; all of them without a name")
+    parser.add_argument("--quick", action="store_true", help="short rounds, for trying something out")
+    parser.add_argument("--note", default="", help="a sentence about the machine for the head of the page")
+    parser.add_argument("--out", type=Path, help="write the page here; by default docs/benchmarks.md when everything is measured in full")
+    chosen = parser.parse_args()
+    if unknown := set(chosen.names) - set(QUESTIONS):
+        parser.error(f"no question is called {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
+    return chosen
+
+
+def main() -> None:
+    chosen = arguments()
+    effort = Effort(rounds=3, round_s=0.05) if chosen.quick else Effort()
+    started, results = time.monotonic(), []
+    with tempfile.TemporaryDirectory() as folder, environment(quiet(folder)), running() as url:
+        for name in chosen.names or QUESTIONS:
+            question = import_module(f"{__package__}.{name}")
+            for table in question.tables():
+                result = measured(table, Place(url, folder), effort)
+                results.append((result, question.NOTES))
+                print(report.section(result, question.NOTES), end="\n\n", flush=True)
+    print(f"measured in {time.monotonic() - started:.0f} s")
+    out = chosen.out or (None if chosen.names or chosen.quick else PAGE)
+    if out is not None:
+        out.parent.mkdir(exist_ok=True)
+        out.write_text(report.page(results, effort, chosen.note))
+        print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,287 @@
+"""What a hit costs: of a whole call, of a look-up, of a memoized function, of the store on disk."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from .asking import Caller, in_turn
+from .measure import Contestant, Goal, Place, Run, Table
+from .one_call import BODY, MESSAGES, journal_in
+
+ENTRIES = 1_000
+ANSWER = json.dumps(
+    {"text": "the quick brown fox jumps over a lazy dog. " * 20, "usage": {"input_tokens": 12, "output_tokens": 50}}
+).encode()
+TTL_S = 3_600.0
+
+
+def folder_in(place: Place, name: str) -> str:
+    return str(Path(place.folder, f"{name}-{os.getpid()}"))
+
+
+# --- whole calls -----------------------------------------------------------------------------------------------------------
+
+
+def floor(place: Place) -> Iterator[Caller]:
+    kept = {hashlib.sha256(json.dumps(BODY, sort_keys=True).encode()).hexdigest(): ANSWER}
+    yield Caller(lambda: kept[hashlib.sha256(json.dumps(BODY, sort_keys=True).encode()).hexdigest()])
+
+
+def key_and_diskcache(place: Place) -> Iterator[Caller]:
+    import diskcache
+
+    with diskcache.Cache(folder_in(place, "diskcache")) as cache:
+        key = hashlib.sha256(json.dumps(BODY, sort_keys=True).encode()).hexdigest()
+        cache.set(key, ANSWER)
+        yield Caller(lambda: json.loads(cache.get(hashlib.sha256(json.dumps(BODY, sort_keys=True).encode()).hexdigest())))
+
+
+def ours(place: Place, tier: str) -> Iterator[Caller]:
+    """A whole call; for the disk tier two prompts take turns in a memory that holds one."""
+    import toolkit as tk
+    from toolkit.cache import ResponseCache
+
+    urls, prompts = {"openai_compatible": place.url + "/v1"}, ["hi", "hi there"]
+    cache = ResponseCache(folder_in(place, "answers"), memory_entries=1 if tier == "disk" else 10)
+    with tk.Client(base_urls=urls, cache=cache, journal=journal_in(place, f"hits-{tier}")) as client:
+        for prompt in prompts:
+            client.generate_text("openai_compatible/bench", prompt)
+
+        def call() -> object:
+            prompts.reverse()
+            answer = client.generate_text("openai_compatible/bench", prompts[0])
+            assert answer.cache_tier == tier
+            return answer
+
+        yield Caller(call, client.journal.flush)
+
+
+def joblib_over_openai(place: Place) -> Iterator[Caller]:
+    import joblib
+    import openai
+
+    client = openai.OpenAI(base_url=place.url + "/v1", api_key="x")
+
+    def ask(model: str, messages: list) -> str:
+        return client.chat.completions.create(model=model, messages=messages).choices[0].message.content
+
+    cached = joblib.Memory(folder_in(place, "joblib"), verbose=0).cache(ask)
+    yield Caller(lambda: cached("bench", MESSAGES))
+
+
+def dspy_call(place: Place, tier: str) -> Iterator[Caller]:
+    import dspy
+
+    dspy.configure_cache(
+        enable_disk_cache=tier == "disk",
+        enable_memory_cache=tier == "memory",
+        disk_cache_dir=folder_in(place, "dspy"),
+        memory_max_entries=100,
+    )
+    model = dspy.LM("openai/bench", api_base=place.url + "/v1", api_key="x", cache=True)
+    yield Caller(lambda: model("hi"))
+
+
+def litellm_cached(place: Place) -> Iterator[Caller]:
+    import litellm
+    from litellm.caching.caching import Cache
+
+    litellm.cache = Cache()
+    yield Caller(lambda: litellm.completion(model="openai/bench", messages=MESSAGES, api_base=place.url + "/v1", api_key="x", caching=True))
+
+
+# --- look-ups --------------------------------------------------------------------------------------------------------------
+
+
+def gets(make: Callable[[Place], Iterator[Callable[[object], object]]], place: Place) -> Iterator[Run]:
+    """Look the same few keys up again and again."""
+    keys = [f"key-{i}" for i in range(0, ENTRIES, 7)]
+    for get in make(place):
+
+        def run(n: int, get: Callable[[object], object] = get) -> None:
+            for _ in range(n):
+                for key in keys:
+                    get(key)
+
+        yield run
+
+
+GETS = len(range(0, ENTRIES, 7))
+
+
+def dict_get(place: Place) -> Iterator[Callable[[object], object]]:
+    yield {f"key-{i}": i for i in range(ENTRIES)}.get
+
+
+def our_cache(place: Place, kind: str) -> Iterator[Callable[[object], object]]:
+    from toolkit import cache
+
+    store = getattr(cache, kind)(max_size=2 * ENTRIES, ttl_s=TTL_S)
+    for i in range(ENTRIES):
+        store.set(f"key-{i}", i)
+    yield store.get
+
+
+def cachetools_get(place: Place) -> Iterator[Callable[[object], object]]:
+    import cachetools
+
+    store, lock = cachetools.TTLCache(2 * ENTRIES, TTL_S), threading.Lock()
+    store.update({f"key-{i}": i for i in range(ENTRIES)})
+
+    def get(key: object) -> object:
+        with lock:
+            return store.get(key)
+
+    yield get
+
+
+def our_memoize(place: Place) -> Iterator[Callable[[object], object]]:
+    from toolkit.cache import memoize
+
+    yield memoize(lambda key: key, ttl_s=TTL_S, max_size=2 * ENTRIES)
+
+
+def cachetools_cached(place: Place) -> Iterator[Callable[[object], object]]:
+    import cachetools
+
+    yield cachetools.cached(cachetools.TTLCache(2 * ENTRIES, TTL_S), lock=threading.Lock())(lambda key: key)
+
+
+def functools_cached(place: Place) -> Iterator[Callable[[object], object]]:
+    yield functools.lru_cache(2 * ENTRIES)(lambda key: key)
+
+
+# --- the store on disk -----------------------------------------------------------------------------------------------------
+
+
+def our_disk(place: Place, what: str) -> Iterator[Callable[[object], object]]:
+    from toolkit.cache.disk import DiskStore
+
+    store = DiskStore(folder_in(place, "store"))
+    for i in range(ENTRIES):
+        store.set(f"key-{i}", ANSWER)
+    yield store.get if what == "get" else lambda key: store.set(key, ANSWER)
+    store.close()
+
+
+def diskcache_disk(place: Place, what: str) -> Iterator[Callable[[object], object]]:
+    import diskcache
+
+    with diskcache.Cache(folder_in(place, "diskcache")) as store:
+        for i in range(ENTRIES):
+            store.set(f"key-{i}", ANSWER)
+        yield store.get if what == "get" else lambda key: store.set(key, ANSWER)
+
+
+def a_file_each(place: Place, what: str) -> Iterator[Callable[[object], object]]:
+    folder = Path(folder_in(place, "files"))
+    folder.mkdir()
+
+    def write(key: object) -> None:
+        partial = folder / f"{key}.{time.monotonic_ns()}"
+        partial.write_bytes(ANSWER)
+        partial.replace(folder / str(key))
+
+    for i in range(ENTRIES):
+        write(f"key-{i}")
+    yield (lambda key: (folder / str(key)).read_bytes()) if what == "get" else write
+
+
+FROM_MEMORY, FROM_DISK = "toolkit, from memory", "toolkit, from disk"
+DSPY_MEMORY, DSPY_DISK, LITELLM = "dspy, from memory", "dspy, from disk", "litellm with its cache"
+LOCKED = "cachetools.TTLCache + Lock"
+CACHED, DISKCACHE = "cachetools.cached(TTLCache, lock)", "diskcache"
+
+NOTES = {
+    "whole call from memory beside dspy": "building and writing the journal's row is the larger half; without the journal the call costs well under half of this.",
+    "whole call from memory beside litellm": "building and writing the journal's row is the larger half.",
+    "whole call from disk beside dspy": "the look-up is SQLite's and the answer is read from JSON, checked and frozen; the journal's row comes on top.",
+    "Cache.get": "it counts hits and misses exactly, checks the entry's own time and protects mutable values, all in Python code.",
+    "LRUCache.get": "as Cache.get, and it moves the entry to the young end.",
+    "memoize hit": "the arguments are bound to the function's signature, so that f(1) and f(x=1) share an entry.",
+    "disk get": "see the profile of `DiskStore.get`; the time of the last use is noted to the minute.",
+    "disk set": "each write is a transaction of its own in SQLite's write-ahead log.",
+}
+
+
+def lookups(name: str, make: Callable[[Place], Iterator[Callable[[object], object]]], *packages: str) -> Contestant:
+    return Contestant(name, functools.partial(gets, make), packages, per=GETS)
+
+
+def calls(name: str, client: Callable[[Place], Iterator[Caller]], *packages: str) -> Contestant:
+    return Contestant(name, functools.partial(in_turn, client), packages)
+
+
+def on_disk(what: str, title: str) -> Table:
+    return Table(
+        title=title,
+        operation="look-up" if what == "get" else "write",
+        reference=DISKCACHE,
+        about=f"{ENTRIES:,} entries of {len(ANSWER):,} bytes.",
+        contestants=(
+            lookups(DISKCACHE, functools.partial(diskcache_disk, what=what), "diskcache"),
+            lookups("toolkit DiskStore", functools.partial(our_disk, what=what)),
+            lookups("a file each, replaced whole", functools.partial(a_file_each, what=what)),
+        ),
+        goals=(Goal(f"disk {what}", "toolkit DiskStore", DISKCACHE, 1.0),),
+    )
+
+
+def tables() -> tuple[Table, ...]:
+    return (
+        Table(
+            title="What does a whole call cost that is answered from a cache?",
+            reference=DSPY_MEMORY,
+            about="The toolkit's rows include the record in the journal; the first row is a key and a dict, and nothing else.",
+            contestants=(
+                calls("sha256 of the JSON + dict", floor),
+                calls("sha256 of the JSON + diskcache", key_and_diskcache),
+                calls(FROM_MEMORY, functools.partial(ours, tier="memory"), "model-comparison-toolkit"),
+                calls(FROM_DISK, functools.partial(ours, tier="disk")),
+                calls(DSPY_MEMORY, functools.partial(dspy_call, tier="memory"), "dspy"),
+                calls(DSPY_DISK, functools.partial(dspy_call, tier="disk")),
+                calls("joblib.Memory over openai", joblib_over_openai, "joblib", "openai"),
+                calls(LITELLM, litellm_cached, "litellm"),
+            ),
+            goals=(
+                Goal("whole call from memory beside dspy", FROM_MEMORY, DSPY_MEMORY, 0.5),
+                Goal("whole call from memory beside litellm", FROM_MEMORY, LITELLM, 0.03),
+                Goal("whole call from disk beside dspy", FROM_DISK, DSPY_DISK, 0.6),
+            ),
+        ),
+        Table(
+            title="What does a look-up in memory cost?",
+            operation="look-up",
+            reference=LOCKED,
+            contestants=(
+                lookups(LOCKED, cachetools_get, "cachetools"),
+                lookups("toolkit Cache.get", functools.partial(our_cache, kind="Cache")),
+                lookups("toolkit LRUCache.get", functools.partial(our_cache, kind="LRUCache")),
+                lookups("dict.get", dict_get),
+            ),
+            goals=(
+                Goal("Cache.get", "toolkit Cache.get", LOCKED, 1.0),
+                Goal("LRUCache.get", "toolkit LRUCache.get", LOCKED, 1.0),
+            ),
+        ),
+        Table(
+            title="What does the hit of a memoized function cost?",
+            operation="hit",
+            reference=CACHED,
+            contestants=(
+                lookups(CACHED, cachetools_cached),
+                lookups("toolkit memoize", our_memoize),
+                lookups("functools.lru_cache", functools_cached),
+            ),
+            goals=(Goal("memoize hit", "toolkit memoize", CACHED, 1.0),),
+        ),
+        on_disk("get", "What does a look-up on disk cost?"),
+        on_disk("set", "What does a write to disk cost?"),
+    )

@@ -1,0 +1,191 @@
+"""The dashboard as a person sees it: the real server, the system's browser, another process that writes."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from dashboard_calls import SCRIPT, a_day, error_of, failed_call, live_call, write
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync",
+]  # fmt: skip
+# Opening a deep link, Streamlit's own page first asks below that path whether the server lives there.
+PROBE = re.compile(r"/\w+/_stcore/(health|host-config)$")
+EVIL_MODEL = f"evil/{SCRIPT}"
+START = "import sys; from dashboard.serve import run; sys.exit(run(sys.argv[1], int(sys.argv[2])))"
+APPEND = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from dashboard_calls import live_call, write
+write(Path(sys.argv[1]), [live_call(time.time() - 1, "late/arrival", number=k) for k in range(10)])
+"""
+
+
+class Server:
+    """``toolkit dashboard`` in a process of its own."""
+
+    def __init__(self, journal: Path, port: int) -> None:
+        self.journal = journal
+        self.process = subprocess.Popen([sys.executable, "-c", START, str(journal), str(port)], stdout=subprocess.PIPE, text=True)
+        self.said = []
+        while not self.said or not self.said[-1].startswith("Dashboard: "):
+            line = self.process.stdout.readline()
+            assert line, f"the dashboard ended with {self.process.wait()}"
+            self.said.append(line)
+        self.url = self.said[-1].split()[1]
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(timeout=20)
+        self.process.stdout.close()
+        return code
+
+
+@pytest.fixture(scope="module")
+def evil_call():
+    return live_call(time.time() - 60, EVIL_MODEL, latency_s=9.0, prompt=SCRIPT, text=SCRIPT)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, evil_call):
+    journal = tmp_path_factory.mktemp("dashboard") / "journal.sqlite"
+    evil_failure = failed_call(time.time() - 50, EVIL_MODEL, error_message=SCRIPT)
+    write(journal, [*a_day(time.time(), calls=1500), evil_call, evil_failure, error_of(evil_failure)])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        running = Server(journal, port)
+    yield running
+    assert running.said[0] == f"Port {port} is taken; using {running.url.rpartition(':')[2]}.\n"
+    assert running.stop() == 0, "Ctrl-C must end it cleanly"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, server):
+    """A fresh visitor; whatever the browser complains of, or asks another machine for, fails the test."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    expect.set_options(timeout=10_000)
+    complaints, strangers = [], []
+
+    def note(message):
+        if message.type == "error" and not PROBE.search(message.location["url"]):
+            complaints.append(f"{message.text} at {message.location['url']}")
+
+    page.on("console", note)
+    page.on("pageerror", lambda error: complaints.append(f"{error}"))
+    page.on("request", lambda request: None if is_ours(request.url, server) else strangers.append(request.url))
+    yield page
+    context.close()
+    assert complaints == []
+    assert strangers == []
+
+
+def is_ours(url: str, server: Server) -> bool:
+    return url.startswith((server.url, server.url.replace("http", "ws"), "data:", "blob:"))
+
+
+def go(page: Page, title: str) -> None:
+    page.get_by_role("link", name=title, exact=True).click()
+    expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
+
+
+def click_point(page: Page) -> None:
+    point = page.locator(".scatterlayer .trace").first.locator(".point").nth(3)
+    point.wait_for()
+    box = point.bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(*middle)
+    page.mouse.click(*middle)
+
+
+def choose_first_row(page: Page) -> None:
+    """In the last table: each one appears below the one that led to it."""
+    grid = page.locator("[data-testid=stDataFrame]").last
+    grid.scroll_into_view_if_needed()
+    grid.locator(".stDataFrameGlideDataEditor").first.click(
+        position={"x": 14, "y": 52}
+    )  # the first row's box: cells are drawn, not elements
+
+
+def test_from_the_overview_to_a_point_to_its_slow_calls_to_one_call_to_the_errors(page, server):
+    page.goto(server.url)
+    expect(page.get_by_role("heading", name="Overview", exact=True)).to_be_visible()
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    go(page, "Latency")
+    click_point(page)
+    expect(page.get_by_role("heading", name="Slowest calls of the point")).to_be_visible()
+    choose_first_row(page)
+    page.get_by_text("This call on a page of its own").click()
+    expect(page.get_by_role("heading", name="Call", exact=True)).to_be_visible()
+    expect(page.get_by_text("What is a cache?")).to_be_visible()
+    assert "/call?call=" in page.url
+    go(page, "Errors")
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+
+
+def test_a_script_that_a_model_wrote_does_not_run(page, server, evil_call):
+    page.goto(f"{server.url}/latency?model={EVIL_MODEL.replace('#', '%23')}")
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    choose_first_row(page)
+    expect(page.get_by_role("heading", name="Slowest calls of the model")).to_be_visible()
+    choose_first_row(page)
+    expect(page.locator("code").get_by_text("onerror").first).to_be_visible()
+    go(page, "Errors")
+    choose_first_row(page)
+    expect(page.get_by_role("heading", name="Affected calls")).to_be_visible()
+    go(page, "Overview")
+    expect(page.locator("[data-testid=stText]")).to_be_visible()
+    assert page.evaluate("document.querySelectorAll('img[src=x], img[src*=\"192.0.2.1\"]').length") == 0
+    assert "owned" not in page.title()
+
+
+def test_filters_survive_in_a_copied_address(page, browser, server):
+    page.goto(f"{server.url}/latency")
+    page.get_by_role("radio", name="7d").click()
+    page.get_by_role("combobox", name="Model").click()
+    page.get_by_role("option", name="cohere/command-r").click()
+    page.keyboard.press("Escape")
+    expect(page).to_have_url(re.compile("model=cohere"))
+    expect(page).to_have_url(re.compile("window=7d"))
+    counted = page.get_by_text("calls in the window")
+    expect(counted).not_to_contain_text(re.compile("^1,5"))
+    said = counted.inner_text().split(" calls")[0]
+    go(page, "Cache")
+    assert "window=7d" in page.url
+    other = browser.new_page()
+    other.goto(page.url)
+    expect(other.get_by_role("heading", name="Cache", exact=True)).to_be_visible()
+    expect(other.get_by_text(f"{said} calls in the window")).to_be_visible()
+    other.close()
+
+
+def test_calls_of_another_process_appear_by_themselves(page, server):
+    page.goto(f"{server.url}/?status=ok")
+    counted = page.get_by_text(re.compile("calls in the window"))
+    before = int(counted.inner_text().split(" calls")[0].replace(",", ""))
+    subprocess.run([sys.executable, "-c", APPEND, str(server.journal), str(Path(__file__).parent)], check=True)
+    expect(page.get_by_text(f"{before + 10:,} calls in the window")).to_be_visible()
+    assert "status=ok" in page.url

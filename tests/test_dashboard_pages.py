@@ -1,0 +1,329 @@
+"""The dashboard's pages, run without a browser on journals that the real monitor wrote."""
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import dashboard
+from dashboard import data, serve
+from dashboard.page import Choice
+from dashboard_calls import SCRIPT, a_day, error_of, failed_call, live_call, replayed_call, write
+from toolkit.errors import JournalError
+
+APP = Path(dashboard.__file__).with_name("app.py")
+SCREENS = {"overview": "Overview", "latency": "Latency", "cache": "Cache", "errors": "Errors", "call": "Call"}
+A, B = "ollama/a", "openrouter/b"
+
+
+@pytest.fixture
+def journal(tmp_path, monkeypatch):
+    path = tmp_path / "journal.sqlite"
+    monkeypatch.setenv("TOOLKIT_JOURNAL", str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def day_journal(tmp_path_factory):
+    path = tmp_path_factory.mktemp("day") / "journal.sqlite"
+    write(path, a_day(time.time(), calls=1200))
+    return path
+
+
+@pytest.fixture
+def day(day_journal, monkeypatch):
+    monkeypatch.setenv("TOOLKIT_JOURNAL", str(day_journal))
+    return day_journal
+
+
+def opened(screen="overview", chosen=None, **query):
+    """The app at ``/screen?query``, with rows chosen in tables where a test says so."""
+    at = AppTest.from_file(str(APP), default_timeout=60)
+    for name, value in query.items():
+        at.query_params[name] = value
+    at.run()
+    for table, identity in (chosen or {}).items():
+        at.session_state[f"{table}-choice"] = Choice(0, None, identity)
+    return at.switch_page(f"screens/{screen}.py").run()
+
+
+def texts(at):
+    """Every word on the page that is not in a chart or a table."""
+    kinds = (at.title, at.subheader, at.caption, at.text, at.info, at.success, at.warning, at.error, at.code, at.markdown)
+    return "\n".join(str(element.value) for kind in kinds for element in kind)
+
+
+def metric(at, label):
+    return next(tile for tile in at.metric if tile.label == label)
+
+
+def calls_in_window(at):
+    return int(at.caption[0].value.split(" call")[0].replace(",", ""))
+
+
+# Four states of each page
+
+
+@pytest.mark.parametrize(("screen", "title"), SCREENS.items())
+def test_every_page_shows_a_days_calls_without_complaint(day, screen, title):
+    at = opened(screen)
+    assert at.title[0].value == title
+    assert not at.exception
+    assert not at.error
+    assert "calls in the window · newest call" in at.caption[0].value
+    assert at.caption[0].value.endswith("old · exact")
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_without_a_journal_every_page_says_what_would_be_here_and_how_to_make_it(journal, screen):
+    at = AppTest.from_file(str(APP), default_timeout=60).run().switch_page(f"screens/{screen}.py").run()
+    assert not at.exception
+    assert at.title[0].value == "No calls yet"
+    assert "toolkit demo" in [code.value for code in at.code]
+    assert str(journal) in [code.value for code in at.code]
+    assert not journal.exists(), "looking must not make the file"
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_a_damaged_journal_is_said_in_a_sentence(journal, screen):
+    journal.write_bytes(b"this is not a database, though it is long enough to be taken for one" * 50)
+    at = AppTest.from_file(str(APP), default_timeout=60).run().switch_page(f"screens/{screen}.py").run()
+    assert not at.exception
+    assert at.title[0].value == "The journal can't be read"
+    assert len(at.error) == 1
+    assert "Traceback" not in texts(at)
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_nonsense_in_the_address_is_as_if_it_were_not_there(day, screen):
+    at = opened(
+        screen, window="banana", model="nobody/nothing", status="maybe", provenance="", run="x", live="perhaps", q="p101", call="no-such"
+    )
+    assert not at.exception
+    assert not at.error
+    assert at.title[0].value == SCREENS[screen]
+    assert calls_in_window(at) == calls_in_window(opened(screen))
+
+
+def test_the_address_of_a_server_is_refused_without_showing_its_password(monkeypatch):
+    monkeypatch.setenv("TOOLKIT_JOURNAL", "postgresql://me:hunter2@127.0.0.1/calls")
+    at = AppTest.from_file(str(APP), default_timeout=60).run()
+    assert not at.exception
+    assert at.title[0].value == "The journal can't be read"
+    assert "hunter2" not in texts(at)
+
+
+# Filters
+
+
+@pytest.mark.parametrize(
+    ("query", "n"),
+    [({}, 6), ({"model": A}, 4), ({"provider": "openrouter"}, 2), ({"provenance": "replayed"}, 1), ({"status": "error"}, 1), ({"run": "r1"}, 2),
+     ({"window": "7d"}, 7), ({"window": "all", "model": A}, 5), ({"window": "15m"}, 5)],
+)  # fmt: skip
+def test_a_filter_in_the_address_narrows_the_calls(journal, query, n):
+    now = time.time()
+    write(
+        journal,
+        [
+            live_call(now - 60, A, number=1, run_id="r1"), live_call(now - 50, A, number=2, run_id="r1"), replayed_call(now - 40, A), failed_call(now - 30, A),
+            live_call(now - 20, B), live_call(now - 7200, B), live_call(now - 100_000, A),
+        ],
+    )  # fmt: skip
+    assert calls_in_window(opened(**query)) == n
+
+
+def test_two_models_in_the_address_are_both_shown(day):
+    at = opened("latency", model=["cohere/command-r", "embedded/ngram-3"])
+    assert sorted(at.dataframe[0].value["model"]) == ["cohere/command-r", "embedded/ngram-3"]
+
+
+def test_no_call_in_the_window_says_how_old_the_newest_is(journal):
+    write(journal, [live_call(time.time() - 3 * 86_400)])
+    at = opened("overview")
+    assert "3 d old" in at.info[0].value
+    assert not at.metric
+
+
+# Overview
+
+
+def test_the_tiles_say_how_it_goes_and_how_it_went(journal):
+    now = time.time()
+    calls = [live_call(now - 60 - k, A, number=k, latency_s=k + 1.0, cost_usd=0.01) for k in range(100)]
+    hits = [replayed_call(now - 60 - k, B, number=1000 + k) for k in range(25)]
+    failed = [failed_call(now - 60 - k, B, number=2000 + k) for k in range(25)]
+    before = [live_call(now - 90_000 - k, A, number=3000 + k, cost_usd=0.02) for k in range(100)]
+    write(journal, [*calls, *hits, *failed, *before])
+    at = opened("overview")
+    assert (metric(at, "Calls").value, metric(at, "Calls").delta) == ("150", "+50.0 %")
+    assert (metric(at, "Errors").value, metric(at, "Errors").delta) == ("16.7 %", "+16.7 points")
+    assert metric(at, "p95 latency").value == "1 min 35 s"
+    assert metric(at, "Cost").value == "\\$1\\.00"
+    assert metric(at, "Cache hits").value == "20 %"
+    assert "(n = 150)" in at.caption[1].value.replace("\\", "")
+    assert "p95 latency of ollama/a rose from 1 s to 1 min 35 s" in at.text[0].value
+
+
+def test_with_few_calls_the_median_stands_in_for_the_p95(journal):
+    write(journal, [live_call(time.time() - 60 - k, A, number=k, latency_s=2.0) for k in range(8)])
+    at = opened("overview")
+    assert metric(at, "p50 latency").value == "2 s"
+    assert "p95 needs 20 live calls, has 8" in at.caption[1].value.replace("\\", "")
+
+
+def test_charts_say_in_words_what_they_show(day):
+    for screen in ("overview", "latency", "cache", "errors"):
+        charts = opened(screen).get("plotly_chart")
+        assert charts
+        assert all(len(chart.proto.alt) > 20 for chart in charts)
+
+
+# From a number to a call
+
+
+def test_a_chosen_model_leads_to_its_slowest_calls(journal):
+    now = time.time()
+    write(journal, [live_call(now - 60 - k, A, number=k, latency_s=k + 1.0) for k in range(9)])
+    at = opened("latency", chosen={"models": A})
+    assert "Slowest calls of the model" in [heading.value for heading in at.subheader]
+    assert at.dataframe[1].value["latency (ms)"].tolist()[:2] == [9000.0, 8000.0]
+
+
+def test_a_chosen_call_shows_its_time_its_prompt_and_its_answer(journal):
+    call = live_call(time.time() - 60, A, latency_s=2.0, lookup_s=0.5, total_s=2.5, prompt="Why?", text="Because.", cost_usd=0.25)
+    write(journal, [call])
+    at = opened("latency", chosen={"models": A, "slowest": call.call_id})
+    assert [code.value for code in at.code][:2] == ["Why?", "Because."]
+    assert (metric(at, "Latency").value, metric(at, "First token").value, metric(at, "Cost").value) == ("2 s", "500 ms", "\\$0.25")
+    assert "2.5 s in all: cache lookup 500 ms, to the first token 500 ms, rest of the answer 1.5 s." in [c.value for c in at.caption]
+
+
+def test_a_call_has_an_address_of_its_own(journal):
+    call = failed_call(time.time() - 60, A, error_message="no such host")
+    write(journal, [call])
+    at = AppTest.from_file(str(APP), default_timeout=60).run()
+    at.switch_page("screens/call.py")
+    at.query_params["call"] = call.call_id
+    at.run()
+    assert f"{A} · " in at.text[0].value
+    assert "ServerError: no such host" in [code.value for code in at.code]
+
+
+def test_an_unknown_call_is_said_to_be_unknown(day):
+    at = AppTest.from_file(str(APP), default_timeout=60).run()
+    at.switch_page("screens/call.py")
+    at.query_params["call"] = "no-such-call"
+    at.run()
+    assert "no such call" in at.warning[0].value
+
+
+def test_content_that_was_not_kept_is_said_to_be_missing(journal):
+    call = live_call(time.time() - 60, A, prompt=None, text=None)
+    write(journal, [call])
+    at = opened("latency", chosen={"models": A, "slowest": call.call_id})
+    assert texts(at).count("Not kept:") == 2
+
+
+def test_a_chosen_error_shows_what_to_do_its_messages_its_stack_and_its_calls(journal):
+    now = time.time()
+    failed = [failed_call(now - 60 - k, A, number=k, error_type="RateLimitError", error_message=f"slow down {k % 2}") for k in range(3)]
+    write(journal, [*failed, *(error_of(call) for call in failed), live_call(now - 200, A)])
+    at = opened("errors", chosen={"groups": failed[0].error_fingerprint})
+    assert not at.error
+    assert "concurrency" in texts(at)
+    assert "Traceback (most recent call last)" in at.code[0].value
+    groups, messages, calls = (table.value for table in at.dataframe)
+    assert groups["state"].tolist() == ["new"]
+    assert messages["message"].tolist() == ["slow down 0", "slow down 1"]
+    assert len(calls) == 3
+
+
+def test_one_failing_panel_leaves_the_others_standing(journal):
+    failed = failed_call(time.time() - 60, A)
+    write(journal, [failed, error_of(failed)._replace(context="{not json")])
+    at = opened("errors", chosen={"groups": failed.error_fingerprint})
+    assert not at.exception
+    assert len(at.error) == 1
+    assert "JSONDecodeError" in at.error[0].value
+    assert {"What to do", "Messages", "Affected calls"} <= {heading.value for heading in at.subheader}
+
+
+def test_what_models_wrote_is_never_markdown_or_html(journal):
+    now = time.time()
+    name = f"evil/{SCRIPT}"
+    rows = [live_call(now - 60 - k, name, number=k, prompt=SCRIPT, text=SCRIPT, latency_s=9.0) for k in range(100)]
+    rows += [live_call(now - 90_000 - k, name, number=200 + k) for k in range(100)]
+    failed = failed_call(now - 60, name, error_type="<b>Odd</b>", error_message=SCRIPT)
+    write(journal, [*rows, failed])
+    pages = [opened("overview"), opened("latency", chosen={"models": name, "slowest": rows[0].call_id})]
+    pages += [opened("cache"), opened("errors", chosen={"groups": failed.error_fingerprint})]
+    for at in pages:
+        assert not at.exception
+        rendered = [element.value for kind in (at.markdown, at.caption, at.info, at.error, at.title) for element in kind]
+        assert not any("<script>" in value or "![i]" in value or "<b>" in value for value in rendered)
+    assert name in pages[0].text[0].value
+
+
+# Reading the journal
+
+
+def test_only_what_is_new_is_read_and_versions_stay_what_they_were(tmp_path):
+    path = tmp_path / "journal.sqlite"
+    log = data.CallLog(str(path))
+    assert log.refresh().rows == 0
+    write(path, [live_call(1.0, A), live_call(2.0, A)])
+    first = log.refresh()
+    write(path, [live_call(3.0, B)])
+    second = log.refresh()
+    assert log.refresh() == second
+    assert (first.rows, second.rows) == (2, 3)
+    assert log.frame(first)["label"].to_list() == [A, A]
+    assert log.frame(second)["label"].to_list() == [A, A, B]
+
+
+def test_a_journal_made_anew_is_read_anew(tmp_path):
+    path = tmp_path / "journal.sqlite"
+    log = data.CallLog(str(path))
+    write(path, [live_call(float(at), A) for at in range(5)])
+    old = log.refresh()
+    for file in tmp_path.glob("journal.sqlite*"):
+        file.unlink()
+    write(path, [live_call(9.0, B)])
+    new = log.refresh()
+    assert new.generation > old.generation
+    assert log.frame(new)["label"].to_list() == [B]
+
+
+def test_a_journal_larger_than_a_chunk_is_read_whole(tmp_path, monkeypatch):
+    path = tmp_path / "journal.sqlite"
+    monkeypatch.setattr(data, "CHUNK_ROWS", 2)
+    write(path, [live_call(float(at), A) for at in range(5)])
+    log = data.CallLog(str(path))
+    assert log.frame(log.refresh())["at"].to_list() == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_an_unreadable_journal_raises_on_refresh(tmp_path):
+    path = tmp_path / "journal.sqlite"
+    path.write_bytes(b"x" * 5000)
+    with pytest.raises(JournalError, match="can't read"):
+        data.CallLog(str(path)).refresh()
+
+
+# The server's port
+
+
+def test_a_free_port_is_kept_and_a_taken_one_gives_way_to_the_next():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert serve.free_port(port) > port
+    assert serve.free_port(port) == port
+
+
+def test_an_address_that_is_not_ours_is_an_error():
+    with pytest.raises(OSError, match="assign"):
+        serve.free_port(8501, "203.0.113.7")
