@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 import threading
@@ -53,10 +54,10 @@ def ours(place: Place, tier: str) -> Iterator[Caller]:
     with tk.Client(base_urls=urls, cache=cache, journal=journal_in(place, f"hits-{tier}")) as client:
         for prompt in prompts:
             client.generate_text("openai_compatible/bench", prompt)
+        turns = itertools.cycle(prompts)
 
         def call() -> object:
-            prompts.reverse()
-            answer = client.generate_text("openai_compatible/bench", prompts[0])
+            answer = client.generate_text("openai_compatible/bench", next(turns))
             assert answer.cache_tier == tier
             return answer
 

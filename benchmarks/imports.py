@@ -60,6 +60,7 @@ def tables() -> tuple[Table, ...]:
             unit="ms",
             reference=REFERENCE,
             fixed=True,
+            rounds=7,
             about="A fresh interpreter each time. The toolkit loads its parts on first use; the second row is what the first call needs.",
             contestants=(
                 contestant(REFERENCE, "httpx"),

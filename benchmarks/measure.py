@@ -74,6 +74,7 @@ class Table:
     unit: Literal["µs", "ms"] = "µs"
     about: str = ""
     fixed: bool = False  # one run a round, however short
+    rounds: int | None = None  # where not as many as elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +166,19 @@ def read(run: Run, n: int, per: int) -> Reading:
 class Here:
     """Measures a contestant in this process: quick to start, for trying a benchmark out and for tests."""
 
-    def __init__(self, contestant: Contestant, place: Place, table: Table, effort: Effort) -> None:
-        self.contestant = contestant
+    def __init__(self, contestant: Contestant, place: Place) -> None:
+        self.contestant, self.n = contestant, 1
         self.stack = contextlib.ExitStack()
         self.run = self.stack.enter_context(contextlib.contextmanager(contestant.setup)(place))
+
+    def wait(self) -> None:
+        """Say whether the set-up went well; here it has, or it would have raised."""
+
+    def warm_up(self, round_s: float | None) -> None:
         self.run(1)
-        self.n = 1 if table.fixed else calibrated(self.run, effort.round_s)
+        if round_s is not None:
+            self.n = calibrated(self.run, round_s)
+        gc.collect()
 
     def read(self) -> Reading:
         return read(self.run, self.n, self.contestant.per)
@@ -179,75 +187,105 @@ class Here:
         self.stack.close()
 
 
-def work(pipe: Connection, contestant: Contestant, place: Place, table: Table, effort: Effort) -> None:
-    """What a contestant's process does: set up, warm up, say so, and run a round whenever told."""
-    try:
-        here = Here(contestant, place, table, effort)
-    except ImportError as exc:
-        pipe.send(exc.name or str(exc))
-        return
-    gc.collect()
-    gc.freeze()  # what a library keeps for ever must not be walked again in each round
-    pipe.send(None)
-    while pipe.recv():
-        pipe.send(here.read())
-    here.close()
-
-
 class Apart:
-    """Measures a contestant in a process of its own.
+    """Measures a contestant in a process of its own, which is setting itself up when this returns."""
 
-    Raises
-    ------
-    ImportError
-        If its library is not installed.
-    """
-
-    def __init__(self, contestant: Contestant, place: Place, table: Table, effort: Effort) -> None:
+    def __init__(self, contestant: Contestant, place: Place) -> None:
         context = multiprocessing.get_context("spawn")
         self.contestant = contestant
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=work, args=(theirs, contestant, place, table, effort), daemon=True)
+        self.process = context.Process(target=work, args=(theirs, contestant, place), daemon=True)
         self.process.start()
         theirs.close()
+
+    def wait(self) -> None:
+        """Wait for the end of the set-up.
+
+        Raises
+        ------
+        ImportError
+            If the contestant's library is not installed.
+        """
         missing = self.receive()
         if missing is not None:
-            self.process.join()
             raise ImportError(missing, name=str(missing))
+
+    def warm_up(self, round_s: float | None) -> None:
+        self.pipe.send(("warm_up", round_s))
+        self.receive()
+
+    def read(self) -> Reading:
+        self.pipe.send(("read", None))
+        got = self.receive()
+        assert isinstance(got, Reading)
+        return got
 
     def receive(self) -> Reading | str | None:
         try:
             got: Reading | str | None = self.pipe.recv()
         except EOFError:
-            raise RuntimeError(f"{self.contestant.name} gave up; its error is above") from None
-        return got
-
-    def read(self) -> Reading:
-        self.pipe.send(True)
-        got = self.receive()
-        assert isinstance(got, Reading)
+            raise Broken(f"{self.contestant.name} gave up; its error is above") from None
         return got
 
     def close(self) -> None:
-        self.pipe.send(False)
+        with contextlib.suppress(OSError):
+            self.pipe.send(("close", None))
         self.process.join(10)
         self.process.terminate()
 
 
+class Broken(RuntimeError):
+    """A contestant's process has ended before its time."""
+
+
+def work(pipe: Connection, contestant: Contestant, place: Place) -> None:
+    """What a contestant's process does: set up, and do as it is told."""
+    try:
+        here = Here(contestant, place)
+    except ImportError as exc:
+        pipe.send(exc.name or str(exc))
+        return
+    pipe.send(None)
+    while (order := pipe.recv())[0] != "close":
+        if order[0] == "read":
+            pipe.send(here.read())
+            continue
+        here.warm_up(order[1])
+        gc.freeze()  # what a library keeps for ever must not be walked again in each round
+        pipe.send(None)
+    here.close()
+
+
 def measured(table: Table, place: Place, effort: Effort, *, within: type[Here] | type[Apart] = Apart) -> Result:
-    """Run a table's contestants in turn, round after round; who is not installed is left out."""
+    """Run a table's contestants in turn, round after round; a peer that is not installed, or fails, is left out."""
     result = Result(table)
     desks: dict[str, Here | Apart] = {}
     try:
         for contestant in table.contestants:
-            try:
-                desks[contestant.name] = within(contestant, place, table, effort)
-            except ImportError as exc:
-                result.absent[contestant.name] = exc.name or str(exc)
-        for _ in range(effort.rounds):
-            for name, desk in desks.items():
-                result.readings.setdefault(name, []).append(desk.read())
+            with taking_part(result, contestant.name):
+                desks[contestant.name] = within(contestant, place)
+        for name, desk in desks.items():
+            with taking_part(result, name):
+                desk.wait()
+                desk.warm_up(None if table.fixed else effort.round_s)
+        result.readings = {name: [] for name in desks if name not in result.absent}
+        for _ in range(table.rounds or effort.rounds):
+            for name, readings in result.readings.items():
+                readings.append(desks[name].read())
     finally:
         for desk in desks.values():
             desk.close()
     return result
+
+
+@contextlib.contextmanager
+def taking_part(result: Result, name: str) -> Iterator[None]:
+    """Note who can't take part. A peer's trouble must not end the run, ours must."""
+    try:
+        yield
+    except ImportError as exc:
+        result.absent[name] = f"`{exc.name or exc}` is not installed"
+    except Broken:
+        if any(goal.ours == name for goal in result.table.goals):
+            raise
+        result.absent[name] = "it failed"

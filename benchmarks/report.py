@@ -1,4 +1,4 @@
-"""Results as a page: Markdown in, nothing else."""
+"""Results as a page: Markdown, and nothing else."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def goals_table(result: Result) -> list[str]:
     for goal in result.table.goals:
         reached = result.reached(goal)
         if reached is None:
-            lines.append(row([goal.figure, "–", target(goal), "not measured: a peer is not installed"]))
+            lines.append(row([goal.figure, "–", target(goal), "not measured, a peer was left out"]))
             continue
         said = "met" if reached.middle <= goal.at_most else "**not met**"
         lines.append(row([goal.figure, span(reached, 1 / MEGABYTE if goal.difference else 1.0), target(goal), said]))
@@ -98,7 +98,7 @@ def section(result: Result, notes: Mapping[str, str]) -> str:
     if explained:
         blocks.append("Why not met:\n\n" + "\n".join(explained))
     if result.absent:
-        blocks.append("Left out, not installed: " + ", ".join(f"{name} (`{module}`)" for name, module in result.absent.items()) + ".")
+        blocks.append("Left out: " + ", ".join(f"{name} ({why})" for name, why in result.absent.items()) + ".")
     return "\n\n".join(blocks)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from .asking import Caller, in_turn
 from .measure import Contestant, Goal, Place, Table
 from .one_call import BODY, MESSAGES, journal_in
 
 TOKENS = 2_000
-AT_ONCE, PACED = f"/stream/{TOKENS}/v1", f"/paced/{TOKENS}/200/v1"
 STREAMED = {**BODY, "stream": True, "stream_options": {"include_usage": True}}
 
 
@@ -85,52 +84,51 @@ OURS, FAST, REFERENCE, OPENAI, LITELLM = "toolkit", "toolkit, transport fast", "
 
 READING = "httpx's bytes are not even looked at in the reference; the toolkit splits lines, reads JSON, times each token and makes an event of it."
 NOTES = {
-    "a token at the pace of a model": READING,
-    "a token at the pace of a model, beside openai": READING,
-    "a token at the pace of a model, beside litellm": READING,
-    "a token as fast as it comes": READING + " Here bytes come many tokens at a time, so the reference pays nearly nothing for each.",
-    "a token as fast as it comes, beside openai": READING,
-    "a token as fast as it comes, beside litellm": READING,
+    "token at a model's pace": READING,
+    "token as fast as it comes": READING,
+    "token as fast as it comes, beside openai": "most of what is left is httpx's transport, which openai uses too.",
+    "token as fast as it comes, beside litellm": "most of what is left is httpx's transport, which litellm uses too.",
 }
 
 
-def table(path: str, what: str, title: str, about: str) -> Table:
-    def contestant(name: str, client: functools.partial, *packages: str) -> Contestant:
-        return Contestant(name, functools.partial(in_turn, client), packages, per=TOKENS)
+def contestants(path: str, tokens: int) -> tuple[Contestant, ...]:
+    def contestant(name: str, client: Callable[..., Iterator[Caller]], *packages: str) -> Contestant:
+        return Contestant(name, functools.partial(in_turn, functools.partial(client, path)), packages, per=tokens)
 
-    return Table(
-        title=title,
-        operation="token",
-        reference=REFERENCE,
-        about=about,
-        contestants=(
-            contestant(REFERENCE, functools.partial(httpx_bytes, path), "httpx"),
-            contestant(OURS, functools.partial(ours, path), "model-comparison-toolkit"),
-            contestant(FAST, functools.partial(ours, path, transport="fast"), "pyreqwest"),
-            contestant("httpx-sse + json", functools.partial(httpx_events, path), "httpx-sse"),
-            contestant(OPENAI, functools.partial(openai_stream, path), "openai"),
-            contestant(LITELLM, functools.partial(litellm_stream, path), "litellm"),
-        ),
-        goals=(
-            Goal(what, OURS, REFERENCE, 1.2),
-            Goal(f"{what}, beside openai", OURS, OPENAI, 1 / 8),
-            Goal(f"{what}, beside litellm", OURS, LITELLM, 1 / 25),
-        ),
+    return (
+        contestant(REFERENCE, httpx_bytes, "httpx"),
+        contestant(OURS, ours, "model-comparison-toolkit"),
+        contestant(FAST, functools.partial(ours, transport="fast"), "pyreqwest"),
+        contestant("httpx-sse + json", httpx_events, "httpx-sse"),
+        contestant(OPENAI, openai_stream, "openai"),
+        contestant(LITELLM, litellm_stream, "litellm"),
     )
 
 
-def tables() -> tuple[Table, ...]:
+def tables(tokens: int = TOKENS) -> tuple[Table, ...]:
+    slow = tokens // 4
     return (
-        table(
-            PACED,
-            "a token at the pace of a model",
-            "What does a streamed token cost at the pace of a model?",
-            "A token every 0.2 ms or so, so a client that is quick enough wakes up for each; wall time is the server's.",
+        Table(
+            title="What does a streamed token cost as fast as it comes?",
+            operation="token",
+            reference=REFERENCE,
+            about=f"{tokens:,} tokens, written one by one without a pause; who reads slowly finds several in one read and pays less for each.",
+            contestants=contestants(f"/stream/{tokens}/v1", tokens),
+            goals=(
+                Goal("token as fast as it comes", OURS, REFERENCE, 1.2),
+                Goal("token as fast as it comes, beside openai", OURS, OPENAI, 1 / 8),
+                Goal("token as fast as it comes, beside litellm", OURS, LITELLM, 1 / 25),
+            ),
         ),
-        table(
-            AT_ONCE,
-            "a token as fast as it comes",
-            "What does a streamed token cost as fast as it comes?",
-            "The server writes token after token without a pause; whoever reads slowly finds many in one read and pays less for each.",
+        Table(
+            title="What does a streamed token cost at a model's pace?",
+            operation="token",
+            reference=REFERENCE,
+            about=(
+                f"{slow:,} tokens, one each 0.2 ms or a little more, so that a client that is quick enough is woken for each. Being woken "
+                "costs everybody the same and most of the reference; wall time is the server's."
+            ),
+            contestants=contestants(f"/paced/{slow}/200/v1", slow),
+            goals=(Goal("token at a model's pace", OURS, REFERENCE, 1.2),),
         ),
     )

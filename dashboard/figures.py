@@ -23,7 +23,7 @@ __all__ = ["cache_sources", "ecdf", "errors", "hit_share", "percentile_lines", "
 
 BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, _YELLOW, GREY = charts.OKABE_ITO
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, GREY)  # yellow can't be seen on the light theme
-DASHES = charts.DASHES
+DASHES = (*charts.DASHES, "longdash")  # five, so that with seven colours 35 models differ
 HEIGHT = 300
 NAME_CHARS = 36
 

@@ -77,8 +77,15 @@ def _pulse(now: Shown) -> None:
     """The line under the title. It ticks by itself, and has the whole page drawn again when there is something new."""
     rows = ask(views.count_calls)
     st.caption(f"{words.plural(rows, 'call')} in the window · newest call {words.age(time.time() - now.newest_s)} old · exact")
-    if st.session_state.get("live") and (data.refresh() != now.version or time.time() - now.at_s > STALE_S):
+    if st.session_state.get("live") and (time.time() - now.at_s > STALE_S or _something_new(now.version)):
         st.rerun()
+
+
+def _something_new(version: data.Version) -> bool:
+    try:
+        return data.refresh() != version
+    except ToolkitError:
+        return True  # the page drawn again will say what is wrong
 
 
 @contextmanager

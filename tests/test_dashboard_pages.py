@@ -96,6 +96,18 @@ def test_a_damaged_journal_is_said_in_a_sentence(journal, screen):
     assert "Traceback" not in texts(at)
 
 
+def test_a_journal_damaged_while_a_page_is_open_is_said_too(journal):
+    write(journal, [live_call(time.time() - 60, A)])
+    at = opened("latency")
+    assert at.title[0].value == "Latency"
+    for file in journal.parent.glob("journal.sqlite*"):
+        file.unlink()
+    journal.write_bytes(b"no longer a database" * 500)
+    at.run()
+    assert not at.exception
+    assert at.title[0].value == "The journal can't be read"
+
+
 @pytest.mark.parametrize("screen", SCREENS)
 def test_nonsense_in_the_address_is_as_if_it_were_not_there(day, screen):
     at = opened(

@@ -12,7 +12,10 @@ __all__ = [
     "ChatRequest",
     "Completion",
     "Health",
+    "Image",
     "ImagePart",
+    "ImageReply",
+    "ImageRequest",
     "Kept",
     "Message",
     "ModelInfo",
@@ -116,6 +119,27 @@ class ChatRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRequest:
+    """A wish for pictures as every provider understands it."""
+
+    model: str
+    prompt: str
+    size: tuple[int, int] | None = None  # width, height
+    n: int = 1
+    seed: int | None = None
+    timeout_s: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)  # sent to the service as it stands: any JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A picture: its encoded bytes and their media type."""
+
+    data: bytes = field(repr=False)
+    mime: str = "image/png"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Token counts as the service reported them; ``None`` where it did not.
 
@@ -159,6 +183,19 @@ class Reply:
         """Whether a cache may keep it: whole, not filtered, not empty."""
         whole = self.finish_reason in ("stop", "length", "tool_calls", "unknown")
         return whole and bool(self.text or self.reasoning or self.tool_calls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageReply:
+    """What a provider's dialect reads from the wire when pictures were asked for; ``text`` is what came along with them."""
+
+    images: tuple[Image, ...]
+    text: str = ""
+    served_model: str | None = None
+    usage: Usage = NO_USAGE
+    request_id: str | None = None
+    cost_usd: float | None = None
+    reported: Mapping[str, float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,11 +42,12 @@ def _said(totals: views.CacheTotals) -> Iterator[str]:
 
 def by_model() -> None:
     found = ask(views.cache_by_model)
+    used = [tier for tier in views.TIERS if found[tier].sum()]
     drawn = found.select(
         pl.col("label").alias("model"),
         "hit_share",
         pl.Series("interval", [_interval(*ends) for ends in found.select("hit_low", "hit_high").rows()], dtype=pl.String),
-        "live", "memory", "disk", "redis", "coalesced",
+        "live", *used, "coalesced",
         pl.col("saved_usd").alias("saved ($)"),
         pl.col("saved_s").round_sig_figs(3).alias("saved (s)"),
         (pl.col("live_p50_s") * 1e3).round_sig_figs(3).alias("live p50 (ms)"),

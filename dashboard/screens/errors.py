@@ -65,7 +65,7 @@ def stack(calls: pl.DataFrame) -> None:
     if found is None:
         st.caption("The journal keeps no stack for the newest of these calls.")
         return
-    st.code(found["stack"], language=None, height=260)
+    st.code(found["stack"], language=None, wrap_lines=True, height=260)
     with st.expander("Context"):
         st.json(json.loads(found["context"] or "{}"))
 

@@ -178,7 +178,10 @@ def read_request(reader: Any, number: int) -> Request | None:
     while (line := reader.readline().decode("latin-1").rstrip("\r\n")) != "":
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip()
-    return Request(method, path, headers, b"".join(read_body(reader, headers)), number)
+    body = b"".join(read_body(reader, headers))
+    if len(body) < int(headers.get("content-length", 0)):  # the client was killed while it sent
+        return None
+    return Request(method, path, headers, body, number)
 
 
 def read_body(reader: Any, headers: dict[str, str]) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ import httpx
 
 from .. import errors
 from ..keys import Wire
-from ..types import ChatRequest, Health, ModelInfo, PullProgress, Reply, StreamEvent
+from ..types import ChatRequest, Health, ImageReply, ImageRequest, ModelInfo, PullProgress, Reply, StreamEvent
 from ..wire.retry import read_retry_after
 from ..wire.steps import Read, Send, Steps
 from ..wire.stream import paired
@@ -104,6 +104,15 @@ class Provider:
     def reader(self, request: ChatRequest) -> Reader:
         """Return a reader for one streamed answer."""
         raise errors.ConfigError(f"{self.name} does not stream")
+
+    def image_wire(self, request: ImageRequest) -> Wire:
+        """The request for pictures as plain data, without secrets."""
+        raise errors.ConfigError(f"{self.name} makes no images")
+
+    def make_images(self, request: ImageRequest, wire: Wire) -> Steps[ImageReply]:
+        """Everything it takes to get the pictures, their bytes included."""
+        raise errors.ConfigError(f"{self.name} makes no images")
+        yield
 
     def list_models(self) -> Steps[list[ModelInfo]]:
         raise errors.ConfigError(f"{self.name} does not list its models")
