@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from .asking import Caller, in_turn
 from .measure import Contestant, Goal, Place, Run, Table
@@ -21,6 +23,9 @@ ANSWER = json.dumps(
     {"text": "the quick brown fox jumps over a lazy dog. " * 20, "usage": {"input_tokens": 12, "output_tokens": 50}}
 ).encode()
 TTL_S = 3_600.0
+
+Making = Callable[[Place, int], Iterator[Callable[[Any], object]]]
+"""Fills a store with so many entries and gives what is to be measured: a function of a key."""
 
 
 def folder_in(place: Place, name: str) -> str:
@@ -101,40 +106,41 @@ def litellm_cached(place: Place) -> Iterator[Caller]:
 # --- look-ups --------------------------------------------------------------------------------------------------------------
 
 
-def gets(make: Callable[[Place], Iterator[Callable[[object], object]]], place: Place) -> Iterator[Run]:
-    """Look the same few keys up again and again."""
-    keys = [f"key-{i}" for i in range(0, ENTRIES, 7)]
-    for get in make(place):
+def using(make: Making, place: Place, entries: int) -> Iterator[Run]:
+    """Use some of the keys again and again."""
+    keys = used(entries)
+    with contextlib.contextmanager(make)(place, entries) as use:
 
-        def run(n: int, get: Callable[[object], object] = get) -> None:
+        def run(n: int) -> None:
             for _ in range(n):
                 for key in keys:
-                    get(key)
+                    use(key)
 
         yield run
 
 
-GETS = len(range(0, ENTRIES, 7))
+def used(entries: int) -> list[str]:
+    return [f"key-{i}" for i in range(0, entries, 7)]
 
 
-def dict_get(place: Place) -> Iterator[Callable[[object], object]]:
-    yield {f"key-{i}": i for i in range(ENTRIES)}.get
+def dict_get(place: Place, entries: int) -> Iterator[Callable[[Any], object]]:
+    yield {f"key-{i}": i for i in range(entries)}.get
 
 
-def our_cache(place: Place, kind: str) -> Iterator[Callable[[object], object]]:
+def our_cache(place: Place, entries: int, kind: str) -> Iterator[Callable[[Any], object]]:
     from toolkit import cache
 
-    store = getattr(cache, kind)(max_size=2 * ENTRIES, ttl_s=TTL_S)
-    for i in range(ENTRIES):
+    store = getattr(cache, kind)(max_size=2 * entries, ttl_s=TTL_S)
+    for i in range(entries):
         store.set(f"key-{i}", i)
     yield store.get
 
 
-def cachetools_get(place: Place) -> Iterator[Callable[[object], object]]:
+def cachetools_get(place: Place, entries: int) -> Iterator[Callable[[Any], object]]:
     import cachetools
 
-    store, lock = cachetools.TTLCache(2 * ENTRIES, TTL_S), threading.Lock()
-    store.update({f"key-{i}": i for i in range(ENTRIES)})
+    store, lock = cachetools.TTLCache(2 * entries, TTL_S), threading.Lock()
+    store.update({f"key-{i}": i for i in range(entries)})
 
     def get(key: object) -> object:
         with lock:
@@ -143,45 +149,45 @@ def cachetools_get(place: Place) -> Iterator[Callable[[object], object]]:
     yield get
 
 
-def our_memoize(place: Place) -> Iterator[Callable[[object], object]]:
+def our_memoize(place: Place, entries: int) -> Iterator[Callable[[Any], object]]:
     from toolkit.cache import memoize
 
-    yield memoize(lambda key: key, ttl_s=TTL_S, max_size=2 * ENTRIES)
+    yield memoize(lambda key: key, ttl_s=TTL_S, max_size=2 * entries)
 
 
-def cachetools_cached(place: Place) -> Iterator[Callable[[object], object]]:
+def cachetools_cached(place: Place, entries: int) -> Iterator[Callable[[Any], object]]:
     import cachetools
 
-    yield cachetools.cached(cachetools.TTLCache(2 * ENTRIES, TTL_S), lock=threading.Lock())(lambda key: key)
+    yield cachetools.cached(cachetools.TTLCache(2 * entries, TTL_S), lock=threading.Lock())(lambda key: key)
 
 
-def functools_cached(place: Place) -> Iterator[Callable[[object], object]]:
-    yield functools.lru_cache(2 * ENTRIES)(lambda key: key)
+def functools_cached(place: Place, entries: int) -> Iterator[Callable[[Any], object]]:
+    yield functools.lru_cache(2 * entries)(lambda key: key)
 
 
 # --- the store on disk -----------------------------------------------------------------------------------------------------
 
 
-def our_disk(place: Place, what: str) -> Iterator[Callable[[object], object]]:
+def our_disk(place: Place, entries: int, what: str) -> Iterator[Callable[[Any], object]]:
     from toolkit.cache.disk import DiskStore
 
     store = DiskStore(folder_in(place, "store"))
-    for i in range(ENTRIES):
+    for i in range(entries):
         store.set(f"key-{i}", ANSWER)
     yield store.get if what == "get" else lambda key: store.set(key, ANSWER)
     store.close()
 
 
-def diskcache_disk(place: Place, what: str) -> Iterator[Callable[[object], object]]:
+def diskcache_disk(place: Place, entries: int, what: str) -> Iterator[Callable[[Any], object]]:
     import diskcache
 
     with diskcache.Cache(folder_in(place, "diskcache")) as store:
-        for i in range(ENTRIES):
+        for i in range(entries):
             store.set(f"key-{i}", ANSWER)
         yield store.get if what == "get" else lambda key: store.set(key, ANSWER)
 
 
-def a_file_each(place: Place, what: str) -> Iterator[Callable[[object], object]]:
+def a_file_each(place: Place, entries: int, what: str) -> Iterator[Callable[[Any], object]]:
     folder = Path(folder_in(place, "files"))
     folder.mkdir()
 
@@ -190,7 +196,7 @@ def a_file_each(place: Place, what: str) -> Iterator[Callable[[object], object]]
         partial.write_bytes(ANSWER)
         partial.replace(folder / str(key))
 
-    for i in range(ENTRIES):
+    for i in range(entries):
         write(f"key-{i}")
     yield (lambda key: (folder / str(key)).read_bytes()) if what == "get" else write
 
@@ -212,30 +218,28 @@ NOTES = {
 }
 
 
-def lookups(name: str, make: Callable[[Place], Iterator[Callable[[object], object]]], *packages: str) -> Contestant:
-    return Contestant(name, functools.partial(gets, make), packages, per=GETS)
-
-
 def calls(name: str, client: Callable[[Place], Iterator[Caller]], *packages: str) -> Contestant:
     return Contestant(name, functools.partial(in_turn, client), packages)
 
 
-def on_disk(what: str, title: str) -> Table:
-    return Table(
-        title=title,
-        operation="look-up" if what == "get" else "write",
-        reference=DISKCACHE,
-        about=f"{ENTRIES:,} entries of {len(ANSWER):,} bytes.",
-        contestants=(
-            lookups(DISKCACHE, functools.partial(diskcache_disk, what=what), "diskcache"),
-            lookups("toolkit DiskStore", functools.partial(our_disk, what=what)),
-            lookups("a file each, replaced whole", functools.partial(a_file_each, what=what)),
-        ),
-        goals=(Goal(f"disk {what}", "toolkit DiskStore", DISKCACHE, 1.0),),
-    )
+def tables(entries: int = ENTRIES) -> tuple[Table, ...]:
+    def lookups(name: str, make: Making, *packages: str) -> Contestant:
+        return Contestant(name, functools.partial(using, make, entries=entries), packages, per=len(used(entries)))
 
+    def on_disk(what: str, title: str) -> Table:
+        return Table(
+            title=title,
+            operation="look-up" if what == "get" else "write",
+            reference=DISKCACHE,
+            about=f"{entries:,} entries of {len(ANSWER):,} bytes.",
+            contestants=(
+                lookups(DISKCACHE, functools.partial(diskcache_disk, what=what), "diskcache"),
+                lookups("toolkit DiskStore", functools.partial(our_disk, what=what)),
+                lookups("a file each, replaced whole", functools.partial(a_file_each, what=what)),
+            ),
+            goals=(Goal(f"disk {what}", "toolkit DiskStore", DISKCACHE, 1.0),),
+        )
 
-def tables() -> tuple[Table, ...]:
     return (
         Table(
             title="What does a whole call cost that is answered from a cache?",

@@ -224,7 +224,7 @@ class Apart:
         try:
             got: Reading | str | None = self.pipe.recv()
         except EOFError:
-            raise Broken(f"{self.contestant.name} gave up; its error is above") from None
+            raise BrokenError(f"{self.contestant.name} gave up; its error is above") from None
         return got
 
     def close(self) -> None:
@@ -234,7 +234,7 @@ class Apart:
         self.process.terminate()
 
 
-class Broken(RuntimeError):
+class BrokenError(RuntimeError):
     """A contestant's process has ended before its time."""
 
 
@@ -285,7 +285,7 @@ def taking_part(result: Result, name: str) -> Iterator[None]:
         yield
     except ImportError as exc:
         result.absent[name] = f"`{exc.name or exc}` is not installed"
-    except Broken:
+    except BrokenError:
         if any(goal.ours == name for goal in result.table.goals):
             raise
         result.absent[name] = "it failed"

@@ -74,7 +74,7 @@ def server(tmp_path_factory, evil_call):
 
 
 @pytest.fixture(scope="module")
-def browser():
+def context():
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         # One context for all: what it has compiled of the charts' library it need not compile again.
@@ -83,9 +83,9 @@ def browser():
 
 
 @pytest.fixture
-def page(browser, server):
+def page(context, server):
     """A fresh visitor; whatever the browser complains of, or asks another machine for, fails the test."""
-    page = browser.new_page()
+    page = context.new_page()
     page.set_default_timeout(10_000)
     expect.set_options(timeout=10_000)
     complaints, strangers = [], []
@@ -162,7 +162,7 @@ def test_a_script_that_a_model_wrote_does_not_run(page, server, evil_call):
     assert "owned" not in page.title()
 
 
-def test_filters_survive_in_a_copied_address(page, browser, server):
+def test_filters_survive_in_a_copied_address(page, context, server):
     page.goto(f"{server.url}/latency")
     page.get_by_role("radio", name="7d").click()
     page.get_by_role("combobox", name="Model").click()
@@ -175,7 +175,7 @@ def test_filters_survive_in_a_copied_address(page, browser, server):
     said = counted.inner_text().split(" calls")[0]
     go(page, "Cache")
     assert "window=7d" in page.url
-    other = browser.new_page()
+    other = context.new_page()
     other.goto(page.url)
     expect(other.get_by_role("heading", name="Cache", exact=True)).to_be_visible()
     expect(other.get_by_text(f"{said} calls in the window")).to_be_visible()

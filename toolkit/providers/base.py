@@ -112,7 +112,6 @@ class Provider:
     def make_images(self, request: ImageRequest, wire: Wire) -> Steps[ImageReply]:
         """Everything it takes to get the pictures, their bytes included."""
         raise errors.ConfigError(f"{self.name} makes no images")
-        yield
 
     def list_models(self) -> Steps[list[ModelInfo]]:
         raise errors.ConfigError(f"{self.name} does not list its models")
