@@ -189,7 +189,7 @@ def diskcache_disk(place: Place, entries: int, what: str) -> Iterator[Callable[[
 
 def a_file_each(place: Place, entries: int, what: str) -> Iterator[Callable[[Any], object]]:
     folder = Path(folder_in(place, "files"))
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
 
     def write(key: object) -> None:
         partial = folder / f"{key}.{time.monotonic_ns()}"
