@@ -264,7 +264,8 @@ class Client:
     prices : mapping, optional
         ``"provider/name"`` to ``Price``: your own table.
     transport : str or callable
-        ``"httpx"``, ``"fast"`` (Rust; the extra ``fast``), or a callable that makes an ``httpx.BaseTransport``.
+        ``"own"`` (HTTP/1.1 over sockets, by httpx through a proxy), ``"httpx"``, ``"fast"`` (Rust; the extra ``fast``), or a callable that
+        makes an ``httpx.BaseTransport``.
     sleep : callable
         Waits between attempts; a test can count instead.
 
@@ -285,7 +286,7 @@ class Client:
         journal: Journal | str | bool | None = True,
         retry: Retry | None = None,
         prices: Mapping[str, Price] | None = None,
-        transport: TransportChoice = "httpx",
+        transport: TransportChoice = "own",
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._tools = Toolbox(
@@ -517,7 +518,7 @@ class AsyncClient:
         journal: Journal | str | bool | None = True,
         retry: Retry | None = None,
         prices: Mapping[str, Price] | None = None,
-        transport: TransportChoice = "httpx",
+        transport: TransportChoice = "own",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._watch = LoopWatch()

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import urllib.request
 from pathlib import Path
 
 from .errors import ConfigError
@@ -98,7 +97,11 @@ def is_loopback(host: str) -> bool:
 
 def proxy_for(scheme: str, host: str) -> str | None:
     """Return the proxy that the environment names for an address, ``None`` for a direct connection."""
-    if is_loopback(host) or urllib.request.proxy_bypass(host):
+    if is_loopback(host):
+        return None
+    import urllib.request  # 30 ms, and a local model never needs it
+
+    if urllib.request.proxy_bypass(host):
         return None
     proxies = urllib.request.getproxies()
     return proxies.get(scheme) or proxies.get("all")

@@ -1,10 +1,11 @@
-"""Connections: one transport per thread, small pools per event loop.
+"""Connections: one transport per thread, one or a few per event loop.
 
 The driver hands requests to an httpx *transport*, not to ``httpx.Client``: redirects, cookies, auth and hooks, which a model call
 needs none of, cost a third. What ``httpx.Client`` takes from the environment is kept: proxies and certificate settings.
 
-A pool shared by 64 threads gave phantom ``ReadError: Bad file descriptor`` about once in 5,000 calls, so each thread has its own;
-httpx's pool gets slow by the square of its connections, so a loop has several pools of at most 16.
+The default transport is our own (``wire/sockets.py``, ``wire/loop_sockets.py``); through a proxy, or on request, it is httpx's. A pool of
+httpx shared by 64 threads gave phantom ``ReadError: Bad file descriptor`` about once in 5,000 calls, so each thread has its own; its
+asyncio pool gets slow by the square of its connections, so a loop has several of at most 16.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ import httpx
 
 from . import settings
 from .errors import ConfigError
+from .wire.loop_sockets import LoopSocketTransport
+from .wire.sockets import SocketTransport
 
 __all__ = ["AsyncTransports", "LoopTransport", "ThreadTransport", "ThreadTransports", "TransportChoice"]
 
-TransportChoice = Literal["httpx", "fast"] | Callable[[], Any]
-"""``"httpx"``, ``"fast"`` (the extra ``fast``), or a callable that makes an httpx transport (sync or async, as the client is)."""
+TransportChoice = Literal["own", "httpx", "fast"] | Callable[[], Any]
+"""``"own"``, ``"httpx"``, ``"fast"`` (the extra ``fast``), or a callable that makes an httpx transport (sync or async, as the client is)."""
 
 POOL_SIZE = 16
 Origin = tuple[str, str, int | None]
@@ -79,6 +82,8 @@ def make_sync(choice: TransportChoice, routes: Routes, url: httpx.URL, proxy: st
         return made
     if choice == "fast" and proxy is None:
         return fast_transports().SyncHttpxTransport()  # type: ignore[no-any-return]
+    if choice == "own" and proxy is None:
+        return SocketTransport(routes.tls.context)
     verify = routes.tls.context() if url.scheme == "https" or proxy else NO_TLS
     return httpx.HTTPTransport(verify=verify, proxy=proxy)
 
@@ -90,6 +95,8 @@ def make_async(choice: TransportChoice, routes: Routes, url: httpx.URL, proxy: s
         return made
     if choice == "fast" and proxy is None:
         return fast_transports().HttpxTransport()  # type: ignore[no-any-return]
+    if choice == "own" and proxy is None:
+        return LoopSocketTransport(routes.tls.context)
     verify = routes.tls.context() if url.scheme == "https" or proxy else NO_TLS
     limits = httpx.Limits(max_connections=POOL_SIZE, max_keepalive_connections=POOL_SIZE)
     return httpx.AsyncHTTPTransport(verify=verify, proxy=proxy, limits=limits)
@@ -114,7 +121,7 @@ class ThreadTransport:
 class ThreadTransports:
     """Transports for threads: each thread has one per scheme and proxy, closed when the thread or the client ends."""
 
-    def __init__(self, choice: TransportChoice = "httpx") -> None:
+    def __init__(self, choice: TransportChoice = "own") -> None:
         self.routes = Routes()
         self._choice = choice
         self._mine = threading.local()
@@ -149,7 +156,7 @@ class LoopTransport:
 class AsyncTransports:
     """Transports for event loops: as many small pools as the calls under way need."""
 
-    def __init__(self, choice: TransportChoice = "httpx") -> None:
+    def __init__(self, choice: TransportChoice = "own") -> None:
         self.routes = Routes()
         self._choice = choice
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str | None], list[LoopTransport]]]
