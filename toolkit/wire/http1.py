@@ -139,8 +139,7 @@ class ResponseParser:
         for name, value in self.headers:
             fields[name.lower()] = value
         connection = fields.get(b"connection", b"").lower()
-        if b"close" in connection or (not self.reusable and b"keep-alive" not in connection):
-            self.reusable = False
+        self.reusable = b"close" not in connection and (self.reusable or b"keep-alive" in connection)
         if self._method == "HEAD" or self.status in (204, 304):
             self.done = True
         elif b"transfer-encoding" in fields:  # goes before a length, RFC 9112 section 6.3
