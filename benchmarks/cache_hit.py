@@ -207,13 +207,13 @@ LOCKED = "cachetools.TTLCache + Lock"
 CACHED, DISKCACHE = "cachetools.cached(TTLCache, lock)", "diskcache"
 
 NOTES = {
-    "whole call from memory beside dspy": "building and writing the journal's row is the larger half; without the journal the call costs well under half of this.",
-    "whole call from memory beside litellm": "building and writing the journal's row is the larger half.",
-    "whole call from disk beside dspy": "the look-up is SQLite's and the answer is read from JSON, checked and frozen; the journal's row comes on top.",
+    "whole call from memory beside dspy": "about a third is the journal's row, built and written by its thread; of the rest the key (JSON and sha256) is the largest piece.",
+    "whole call from memory beside litellm": "about a third is the journal's row, built and written by its thread; of the rest the key (JSON and sha256) is the largest piece.",
+    "whole call from disk beside dspy": "SQLite's look-up is about a quarter; then the answer is read from JSON field by field, frozen and put into memory, and the journal's row comes on top.",
     "Cache.get": "it counts hits and misses exactly, checks the entry's own time and protects mutable values, all in Python code.",
     "LRUCache.get": "as Cache.get, and it moves the entry to the young end.",
     "memoize hit": "the arguments are bound to the function's signature, so that f(1) and f(x=1) share an entry.",
-    "disk get": "see the profile of `DiskStore.get`; the time of the last use is noted to the minute.",
+    "disk get": "both are one SELECT; what the toolkit adds is a checksum over the value and a look at its expiry.",
     "disk set": "each write is a transaction of its own in SQLite's write-ahead log.",
 }
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from .client import AsyncClient, Client, Options, Prompt
+from .client import AsyncClient, Client, Options
 from .comparison.grid import Model, Plan, build_plan
 from .comparison.progress import Progress, in_notebook, watcher_for
 from .comparison.run import Run, arun, run
@@ -17,7 +19,7 @@ from .errors import ConfigError
 from .monitor.events import RunRecord
 from .monitor.journal import Journal
 from .monitor.outcomes import process_name
-from .types import CacheMode, Completion, Health, ModelInfo, PullProgress, StreamEvent
+from .types import CacheMode
 
 if TYPE_CHECKING:
     from .comparison.comparison import Comparison
@@ -35,6 +37,9 @@ __all__ = [
     "reset",
     "stream_text",
 ]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _lock = threading.Lock()
 _client: Client | None = None
@@ -69,85 +74,26 @@ def reset() -> None:
         old.close()
 
 
-def generate_text(
-    model: str,
-    prompt: Prompt,
-    *,
-    system: str | None = None,
-    temperature: float | None = None,
-    max_tokens: int | None = None,
-    top_p: float | None = None,
-    stop: str | Sequence[str] | None = None,
-    seed: int | None = None,
-    schema: Mapping[str, Any] | None = None,
-    timeout_s: float | None = None,
-    cache: CacheMode = True,
-    extra: Mapping[str, Any] | None = None,
-) -> Completion:
-    options: dict[str, Any] = {
-        "system": system, "temperature": temperature, "max_tokens": max_tokens, "top_p": top_p, "stop": stop, "seed": seed,
-        "schema": schema, "timeout_s": timeout_s, "cache": cache, "extra": extra,
-    }  # fmt: skip
-    return client().generate_text(model, prompt, **options)
+def on_default_client(method: Callable[Concatenate[Client, P], R]) -> Callable[P, R]:
+    """Make a function of a method: the same signature and words, on the process-wide client."""
+
+    @functools.wraps(method)
+    def function(*args: P.args, **kwargs: P.kwargs) -> R:
+        return method(client(), *args, **kwargs)
+
+    whole = inspect.signature(method)
+    function.__signature__ = whole.replace(parameters=list(whole.parameters.values())[1:])  # type: ignore[attr-defined]
+    function.__module__ = __name__
+    del function.__wrapped__
+    return function
 
 
-def stream_text(
-    model: str,
-    prompt: Prompt,
-    *,
-    system: str | None = None,
-    temperature: float | None = None,
-    max_tokens: int | None = None,
-    top_p: float | None = None,
-    stop: str | Sequence[str] | None = None,
-    seed: int | None = None,
-    schema: Mapping[str, Any] | None = None,
-    timeout_s: float | None = None,
-    cache: CacheMode = True,
-    extra: Mapping[str, Any] | None = None,
-    replay: str = "instant",
-) -> Iterator[StreamEvent]:
-    options: dict[str, Any] = {
-        "system": system, "temperature": temperature, "max_tokens": max_tokens, "top_p": top_p, "stop": stop, "seed": seed,
-        "schema": schema, "timeout_s": timeout_s, "cache": cache, "extra": extra, "replay": replay,
-    }  # fmt: skip
-    return client().stream_text(model, prompt, **options)
-
-
-generate_text.__doc__ = Client.generate_text.__doc__
-stream_text.__doc__ = Client.stream_text.__doc__
-
-
-def list_models(provider: str) -> list[ModelInfo]:
-    """Return the models that a provider offers.
-
-    Examples
-    --------
-    >>> [model.id for model in list_models("embedded")]
-    ['ngram-1', 'ngram-2', 'ngram-3', 'ngram-4', 'ngram-5']
-    """
-    return client().list_models(provider)
-
-
-def health_check(provider: str | None = None) -> Health | list[Health]:
-    """Say whether a provider (or, without a name, each one) can be used right now. Never raises.
-
-    Examples
-    --------
-    >>> health_check("embedded").ok
-    True
-    """
-    return client().health_check(provider)
-
-
-def pull_model(model: str) -> Iterator[PullProgress]:
-    """Download a model to its server and give the progress as it goes: ``for step in pull_model("ollama/llama3.2:1b"): ...``."""
-    return client().pull_model(model)
-
-
-def delete_model(model: str) -> None:
-    """Delete a model from its server: ``delete_model("ollama/llama3.2:1b")``."""
-    client().delete_model(model)
+generate_text = on_default_client(Client.generate_text)
+stream_text = on_default_client(Client.stream_text)
+list_models = on_default_client(Client.list_models)
+health_check = on_default_client(Client.health_check)
+pull_model = on_default_client(Client.pull_model)
+delete_model = on_default_client(Client.delete_model)
 
 
 def compare(

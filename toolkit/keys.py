@@ -26,6 +26,9 @@ LEFT_OUT_HEADERS = frozenset(
 """Secrets, and how the bytes travel."""
 
 
+ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Wire:
     """A request as it goes over the wire, before it is one: plain data, cheap to make, all a key needs."""
@@ -38,12 +41,12 @@ class Wire:
 
 def canonical(value: Any) -> str:  # any JSON value
     """Return the one JSON text of a value: properties sorted, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return ENCODER.encode(value)
 
 
 def digest(text: str) -> str:
     """Return the sha256 of a text, in hex."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
 
 
 def key_of(wire: Wire, repeat: int = 0) -> str:

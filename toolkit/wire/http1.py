@@ -10,7 +10,7 @@ import re
 
 import httpx
 
-__all__ = ["ResponseParser", "request_bytes"]
+__all__ = ["ResponseParser", "build_response", "request_bytes"]
 
 MAX_HEAD = 128 * 1024
 MAX_LINE = 16 * 1024
@@ -37,6 +37,12 @@ def request_bytes(request: httpx.Request) -> bytes:
             raise httpx.LocalProtocolError(f"the header {name.decode('latin-1')!r} holds a line break", request=request)
         lines.append(b"%s: %s" % (name, value))
     return b"\r\n".join(lines) + b"\r\n\r\n" + request.read()
+
+
+def build_response(parser: ResponseParser, stream: httpx.SyncByteStream | httpx.AsyncByteStream) -> httpx.Response:
+    """Return the response whose head has been read; its body is the stream's."""
+    extensions = {"http_version": b"HTTP/1.1", "reason_phrase": parser.reason}
+    return httpx.Response(parser.status, headers=parser.headers, stream=stream, extensions=extensions)
 
 
 class ResponseParser:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import httpx
 
-from .http1 import ResponseParser, request_bytes
+from .http1 import ResponseParser, build_response, request_bytes
 from .sockets import IDLE_S, Origin, origin_of
 
 __all__ = ["LoopSocketTransport"]
@@ -143,10 +143,7 @@ class LoopSocketTransport(httpx.AsyncBaseTransport):
         except BaseException:  # a cancellation too: half an answer must not wait for the next request
             link.close()
             raise
-        stream = LinkStream(self, link, parser, origin_of(request.url), timeout.get("read"))
-        return httpx.Response(
-            parser.status, headers=parser.headers, stream=stream, extensions={"http_version": b"HTTP/1.1", "reason_phrase": parser.reason}
-        )
+        return build_response(parser, LinkStream(self, link, parser, origin_of(request.url), timeout.get("read")))
 
     def _idle_link(self, origin: Origin) -> Link | None:
         idle, now = self._idle.get(origin, []), time.monotonic()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 
-from .http1 import ResponseParser, request_bytes
+from .http1 import ResponseParser, build_response, request_bytes
 
 __all__ = ["SocketTransport"]
 
@@ -94,10 +94,7 @@ class SocketTransport(httpx.BaseTransport):
         except BaseException:  # an interrupt too: half an answer must not wait for the next request
             connection.close()
             raise
-        stream = SocketStream(self, connection, parser, body, request)
-        return httpx.Response(
-            parser.status, headers=parser.headers, stream=stream, extensions={"http_version": b"HTTP/1.1", "reason_phrase": parser.reason}
-        )
+        return build_response(parser, SocketStream(self, connection, parser, body, request))
 
     def _take(self, request: httpx.Request, timeout_s: float | None) -> Connection:
         origin = origin_of(request.url)
