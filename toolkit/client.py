@@ -17,6 +17,7 @@ from .drive import AsyncDriver, LoopWatch, ThreadDriver
 from .errors import ConfigError, ToolkitError
 from .monitor.journal import Journal, open_journal
 from .monitor.outcomes import CallContext, Outcome
+from .monitor.redaction import guard_httpx
 from .pricing import Price
 from .providers.base import Provider
 from .providers.registry import known_providers, provider_class, split_model
@@ -139,6 +140,7 @@ class Toolbox:
         prices: Mapping[str, Price] | None,
         stalled: Callable[[], float],
     ) -> None:
+        guard_httpx()  # before the first request: with httpx's transport its debug lines are ours too
         self.base_urls = dict(base_urls or {})
         self.api_keys = dict(api_keys or {})
         for name in (*self.base_urls, *self.api_keys):

@@ -28,7 +28,7 @@ from .. import settings
 from ..errors import ConfigError, JournalError
 from .events import CallRecord, ErrorRecord, Row, RunRecord
 
-__all__ = ["SCHEMA_VERSION", "Journal", "JournalReader", "Rows", "flush_shared", "open_journal", "path_of"]
+__all__ = ["SCHEMA_VERSION", "Journal", "JournalReader", "Rows", "flush_shared", "open_journal", "opened_journal", "path_of"]
 
 SCHEMA_VERSION = 1
 """Raised when a program that knows only the last version would misread the file; a new column does not need that."""
@@ -450,11 +450,16 @@ def open_journal(url: str | os.PathLike[str] | None = None) -> Journal:
         return _shared[path]
 
 
-def flush_shared(url: str | os.PathLike[str] | None = None) -> None:
-    """Write what this process has appended to a journal, if it has one open, so that a reader sees it."""
+def opened_journal(url: str | os.PathLike[str] | None = None) -> Journal | None:
+    """Return the process's journal for a file if it has been opened before, by default that of the settings; never opens one."""
     path = path_of(url or settings.journal_url())
     with _shared_lock:
-        journal = _shared.get(path)
+        return _shared.get(path)
+
+
+def flush_shared(url: str | os.PathLike[str] | None = None) -> None:
+    """Write what this process has appended to a journal, if it has one open, so that a reader sees it."""
+    journal = opened_journal(url)
     if journal is not None:
         journal.flush()
 

@@ -5,23 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import socket
-import traceback
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from types import TracebackType
 
-from ..errors import ProviderError
 from ..types import ChatRequest, Completion, Timing
 from .events import CallRecord, ErrorRecord
+from .fingerprints import fingerprint
+from .redaction import message_of, redact, redact_text, stack_of
 
-__all__ = ["CallContext", "Outcome", "fingerprint", "process_name"]
-
-FINGERPRINT_VERSION = 1
-STACK_LIMIT = 8_000
+__all__ = ["CallContext", "Outcome", "process_name"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +74,7 @@ class Outcome:
             status="ok" if done else "error",
             error_type=type(self.error).__name__ if self.error is not None else None,
             error_fingerprint=fingerprint(self.error) if self.error is not None else None,
-            error_message=str(self.error)[:2000] if self.error is not None else None,
+            error_message=message_of(self.error) if self.error is not None else None,
             finish_reason=done.finish_reason if done else None,
             provenance=done.provenance if done else "live",
             cache_tier=done.cache_tier if done else None,
@@ -104,7 +99,7 @@ class Outcome:
             saved_s=done.saved_s if done else None,
             price_date=done.price_date if done else None,
             request_id=done.request_id if done else getattr(self.error, "request_id", None),
-            base_url=self.base_url,
+            base_url=redact_text(self.base_url) if self.base_url else self.base_url,
             key=self.key,
             reported=json.dumps(dict(done.reported)) if done and done.reported else None,
             prompt_sha256=hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest(),
@@ -121,7 +116,6 @@ class Outcome:
             "model": self.context.model,
             "base_url": self.base_url,
         }
-        stack = "".join(traceback.format_exception(error))
         return ErrorRecord(
             at=self.at,
             error_id=uuid.uuid4().hex,
@@ -130,9 +124,9 @@ class Outcome:
             process=process_name(),
             type=type(error).__name__,
             fingerprint=fingerprint(error),
-            message=str(error)[:2000],
-            stack=stack[-STACK_LIMIT:],
-            context=json.dumps(facts),
+            message=message_of(error),
+            stack=stack_of(error),
+            context=json.dumps(redact(facts)),
         )
 
 
@@ -151,31 +145,3 @@ def process_name() -> str:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=process_name.cache_clear)
-
-
-def fingerprint(error: BaseException) -> str:
-    """Return a name for errors of one kind: same type, same place in the code, same message but for its values.
-
-    Twelve hex digits; the scheme's version is part of what is hashed, so groups do not move silently.
-    """
-    status = error.status if isinstance(error, ProviderError) else None
-    provider = error.provider if isinstance(error, ProviderError) else None
-    parts = (FINGERPRINT_VERSION, type(error).__name__, provider, status, code_place(error.__traceback__), without_values(str(error)))
-    return hashlib.sha256(repr(parts).encode("utf-8", "backslashreplace")).hexdigest()[:12]
-
-
-def code_place(trace: TracebackType | None) -> str:
-    """Name the innermost function of a traceback, without line numbers: an edit above it must not move the group."""
-    place = ""
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        place = f"{os.path.basename(code.co_filename)}:{code.co_name}"  # noqa: PTH119 - a hot path over a plain string
-        trace = trace.tb_next
-    return place
-
-
-def without_values(message: str) -> str:
-    """Replace what differs from case to case: quoted words, hex, numbers."""
-    message = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", message)
-    message = re.sub(r"\b[0-9a-fA-F]{8,}\b", "…", message)
-    return re.sub(r"\d+(\.\d+)?", "N", message)[:300]
