@@ -12,6 +12,7 @@ import pty
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import structlog
@@ -68,14 +69,14 @@ def test_the_fields_are_in_the_message_and_on_the_record(log, caplog):
 def test_the_record_names_the_line_that_logged(log, caplog):
     log.warn("here")
     assert caplog.records[0].funcName == "test_the_record_names_the_line_that_logged"
-    assert caplog.records[0].filename == os.path.basename(__file__)
+    assert caplog.records[0].filename == Path(__file__).name
 
 
 def test_an_error_comes_with_its_type_message_and_stack(log, caplog):
     try:
         {}["x"]
     except KeyError as error:
-        log.error("no such row", error, row=7)
+        log.error("no such row", error=error, row=7)
         assert caplog.records[0].exc_info[1] is error
     entry = log.entries()[0]
     assert (entry.error_type, entry.error_message, entry.context) == ("KeyError", "'x'", {"row": 7})
@@ -142,7 +143,9 @@ def test_a_lower_level_is_seen_although_the_root_logger_has_a_higher_one(log, ca
     assert [record.getMessage() for record in caplog.records] == ["fine detail"]
 
 
-@pytest.mark.parametrize("call", [lambda log: log.entries("LOUD"), lambda log: setattr(log, "level", "LOUD"), lambda log: Logger("t", level="LOUD")])
+@pytest.mark.parametrize(
+    "call", [lambda log: log.entries("LOUD"), lambda log: setattr(log, "level", "LOUD"), lambda log: Logger("t", level="LOUD")]
+)
 def test_an_unknown_level_is_refused_with_the_known_ones(log, call):
     with pytest.raises(ConfigError, match="DEBUG, INFO, WARN, ERROR, FATAL"):
         call(log)
@@ -241,7 +244,7 @@ def test_what_has_no_text_is_logged_all_the_same(log):
 
         __repr__ = __str__
 
-    log.error("m", Mute(), thing=Mute())
+    log.error("m", error=Mute(), thing=Mute())
     assert log.entries()[0].error_message == "<Mute without a text>"
 
 
@@ -322,7 +325,7 @@ def test_no_color_is_heeded():
     assert "\x1b" not in on_a_terminal(COLOURS, NO_COLOR="1")
 
 
-# Processes, threads, imports
+# Other threads, processes and programs
 
 
 def test_threads_lose_no_entry_and_keep_theirs_whole(log, caplog):

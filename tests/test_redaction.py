@@ -111,13 +111,21 @@ def test_the_rest_of_a_line_with_a_secret_stays_as_it_was():
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.sampled_from([*SHAPES, "api_key", "=", ": ", '"', "'", "\\", "Bearer ", "cookie", "?key", "&", "://", "@", "x", " ", "\n", "[", "]"])))
+@given(
+    st.lists(
+        st.sampled_from(
+            [*SHAPES, "api_key", "=", ": ", '"', "'", "\\", "Bearer ", "cookie", "?key", "&", "://", "@", "x", " ", "\n", "[", "]"]
+        )
+    )
+)
 def test_doing_it_twice_changes_nothing_more(parts):
     once = redact_text(" ".join(parts))
     assert redact_text(once) == once
 
 
-@pytest.mark.parametrize("piece", ["://", "eyJaaaaaa.", "api_key", "sk-", "&a=", "'", '"api_key": ', "\\\\", "cookie", "-----BEGIN PRIVATE KEY-----"])
+@pytest.mark.parametrize(
+    "piece", ["://", "eyJaaaaaa.", "api_key", "sk-", "&a=", "'", '"api_key": ', "\\\\", "cookie", "-----BEGIN PRIVATE KEY-----"]
+)
 def test_a_hostile_text_takes_time_in_proportion_to_its_length(piece):
     def seconds(length):
         text = piece * (length // len(piece))
@@ -133,13 +141,17 @@ def test_a_short_clean_message_costs_three_microseconds_at_most():
     assert own < 3 * loop  # the same in units of this machine: 36 searches of a word take 1.5 to 2 µs on a plain one
 
 
-@pytest.mark.parametrize("name", ["api_key", "apiKey", "X-API-Key", "Authorization", "refresh_token", "DB_PASSWORD", "client-secret", "Set-Cookie", "auth"])
+@pytest.mark.parametrize(
+    "name", ["api_key", "apiKey", "X-API-Key", "Authorization", "refresh_token", "DB_PASSWORD", "client-secret", "Set-Cookie", "auth"]
+)
 def test_fields_with_these_names_are_secret(name):
     assert is_secret_name(name)
     assert redact({name: "x", "n": {name: ["y"]}}) == {name: REDACTED, "n": {name: REDACTED}}
 
 
-@pytest.mark.parametrize("name", ["max_tokens", "tokens", "author", "tokenizer", "key_count", "keyboard", "model", "monkey", "cached_input_tokens"])
+@pytest.mark.parametrize(
+    "name", ["max_tokens", "tokens", "author", "tokenizer", "key_count", "keyboard", "model", "monkey", "cached_input_tokens"]
+)
 def test_fields_with_these_names_are_not(name):
     assert redact({name: 5}) == {name: 5}
 

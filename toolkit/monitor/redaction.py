@@ -75,8 +75,8 @@ _QUOTED = r"""\\["'][^"'\n]*["']?|"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?"""
 _SECRETS = re.compile(
     rf"""(?P<pem>-----BEGIN[A-Z ]*PRIVATE\ KEY-----[\s\S]*?(?:-----END[A-Z ]*PRIVATE\ KEY-----|\Z))
     |(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]{{1,20}}://)[^\s/?\#"'<>]+(?=@)
-    |(?P<jar>(?i:cookie)\s*[:=]\s*)(?!{_NO_VALUE})(?!\\?["'])[^\r\n"']+
-    |(?P<field>(?i:{_FIELDS}|(?<![A-Za-z])token(?=["'=]))(?:\\?["']?\s*[:=]\s*|["'],\s*(?=b?["'])))
+    |(?P<jar>(?i:cookie)\s*[:=]\s*+)(?!{_NO_VALUE})(?!\\?["'])[^\r\n"']+
+    |(?P<field>(?i:{_FIELDS}|(?<![A-Za-z])token(?=["'=]))(?:\\?["']?\s*[:=]\s*+|["'],\s*(?=b?["'])))
      (?!(?i:{_NO_VALUE}))(?P<value>b?(?:{_QUOTED})|(?i:(?:bearer|basic|token|digest)\s+)?[^\s,;&"'<>]+)
     |(?P<bearer>(?i:\bbearer)\s+)(?![a-z]{{1,15}}(?:[,;:!?)\]]|\.?(?:\s|$)))[\w.~+/=-]{{6,}}
     |{_START}(?:{_SHAPES})""",
