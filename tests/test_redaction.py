@@ -77,6 +77,8 @@ def test_a_key_of_a_known_shape_is_taken_out_wherever_it_stands(secret, around):
         f"-----BEGIN RSA PRIVATE KEY-----\n{CANARY}\n-----END RSA PRIVATE KEY-----",
         f"-----BEGIN PRIVATE KEY-----\n{CANARY}",
         f"token={CANARY}",
+        f"password=not-{CANARY}",
+        f"api_key: none.{CANARY}",
         f'{{"token": "{CANARY}"}}',
     ],
 )

@@ -68,7 +68,7 @@ _FIELDS = (
     r"(?:api|access|secret|private|subscription|account|signing)[_ -]?key|(?:access|refresh|auth|api|id|session|security|csrf)[_ -]?token"
     r"|secret|password|passwd|pwd|passphrase|credentials?|authorization|cookie"
 )
-_NO_VALUE = r"(?:none|null|not|is|missing|required|invalid|empty|unset|must|was|the|a|an)\b|\[redacted\]"
+_NO_VALUE = r"(?:none|null|not|is|missing|required|invalid|empty|unset|must|was)\.?(?:[\s,;:!)}\]]|\Z)|\[redacted\]"
 """Words of a sentence about a secret: "api_key: missing" stays readable."""
 
 _QUOTED = r"""\\["'][^"'\n]*["']?|"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?"""
