@@ -181,7 +181,7 @@ def test_a_child_forked_while_another_thread_holds_the_lock_can_track(tracker):
             held.set()
             done.wait()
 
-    holder = threading.Thread(target=hold)
+    holder = threading.Thread(target=hold, daemon=True)
     holder.start()
     held.wait()
     child = context.Process(target=track_and_say, args=(tracker, its), daemon=True)
@@ -526,6 +526,14 @@ def test_reports_go_to_the_journal_where_one_is_open(own_home):
 def test_no_journal_is_made_for_a_report(own_home):
     monitor.error_tracker.track_error(caught(fail))
     assert not JournalReader().exists
+
+
+def test_where_no_journal_was_ever_opened_not_even_its_folder_is_made(tmp_path):
+    code = "from toolkit.monitor import error_tracker; error_tracker.track_error(ValueError('x')); print(error_tracker.reports()[0].type)"
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1]), "TOOLKIT_HOME": str(tmp_path / "new")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "ValueError\n"
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_error_of_a_call_is_in_the_journal_once(own_home):

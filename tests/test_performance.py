@@ -1,6 +1,7 @@
 """The performance monitor: exact figures, buckets with a known error, and what is timed of each kind of function."""
 
 import asyncio
+import functools
 import inspect
 import json
 import math
@@ -274,7 +275,7 @@ def test_a_child_forked_while_another_thread_holds_the_lock_can_record(perf):
             held.set()
             done.wait()
 
-    holder = threading.Thread(target=hold)
+    holder = threading.Thread(target=hold, daemon=True)
     holder.start()
     held.wait()
     child = context.Process(target=record_and_say, args=(perf, its), daemon=True)
@@ -424,6 +425,14 @@ def test_the_decorator_works_bare_and_with_a_name():
         "named": 1,
         "Thing.method": 1,
     }
+
+
+def test_a_function_with_arguments_filled_in_goes_by_the_function_s_name(perf):
+    def work(a, b):
+        return a + b
+
+    assert perf.wrap(functools.partial(work, 1))(2) == 3
+    assert list(perf.metrics()) == ["work"]
 
 
 def test_an_empty_name_is_refused_when_the_function_is_decorated_and_not_when_it_runs():

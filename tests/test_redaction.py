@@ -202,6 +202,17 @@ def test_numbers_that_json_lacks_become_text_and_numpy_s_become_python_s():
     assert [type(value) for value in clean.values()] == [str, str, int, float]
 
 
+class Broken(dict):
+    def items(self):
+        raise RuntimeError("changed while it was read")
+
+
+def test_what_can_t_be_read_is_named_and_the_rest_is_kept():
+    clean = redact({"broken": Broken(a=1), "huge": 10**5000, "fine": 1})
+    assert clean == {"broken": "<Broken that can't be read>", "huge": "<integer of 16610 bits>", "fine": 1}
+    json.dumps(clean)
+
+
 def test_a_structure_without_end_is_cut():
     loop = {}
     loop["again"] = [loop]

@@ -452,6 +452,8 @@ def open_journal(url: str | os.PathLike[str] | None = None) -> Journal:
 
 def opened_journal(url: str | os.PathLike[str] | None = None) -> Journal | None:
     """Return the process's journal for a file if it has been opened before, by default that of the settings; never opens one."""
+    if not _shared:  # finding out the default's place would make its folder
+        return None
     path = path_of(url or settings.journal_url())
     with _shared_lock:
         return _shared.get(path)

@@ -7,13 +7,14 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
 
 from ..errors import ConfigError
 from .forks import Locked
 from .frames import FrameFunction, TidyTable
-from .redaction import redact
+from .redaction import redact, redact_text, text_of
 from .sketch import Sketch
 from .wrapping import name_of, watched
 
@@ -264,9 +265,12 @@ def checked_seconds(seconds: float) -> float:
 
 
 def _tags(tags: dict[str, object]) -> Tags:
-    if not tags:
-        return ()
-    return tuple(sorted((name, str(value)[:200]) for name, value in redact(tags).items()))
+    return _clean_tags(tuple((name, text_of(value)[:200]) for name, value in tags.items())) if tags else ()
+
+
+@lru_cache(maxsize=4096)
+def _clean_tags(tags: Tags) -> Tags:
+    return tuple(sorted((redact_text(name), redact(text, name)) for name, text in tags))
 
 
 def _tags_text(tags: Tags) -> str:

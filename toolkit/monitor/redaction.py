@@ -157,9 +157,10 @@ class _Redaction:
             return REDACTED
         if isinstance(value, str):
             return redact_text(str(value[:TEXT_LIMIT]))
-        if isinstance(value, numbers.Real):
-            return _number(value)
-        return self.plain_object(value, depth)
+        try:
+            return _number(value) if isinstance(value, numbers.Real) else self.plain_object(value, depth)
+        except Exception:  # noqa: BLE001 - a stranger's mapping or number; recording must not break the work it watches
+            return f"<{type(value).__name__} that can't be read>"
 
     def plain_object(self, value: object, depth: int) -> Any:
         if isinstance(value, bytes | bytearray | memoryview):
@@ -196,7 +197,8 @@ class _Redaction:
 
 def _number(value: numbers.Real) -> int | float | str:
     if isinstance(value, numbers.Integral):
-        return int(value)
+        whole = int(value)
+        return whole if whole.bit_length() <= 256 else f"<integer of {whole.bit_length()} bits>"
     number = float(value)
     return number if math.isfinite(number) else str(number)  # JSON has no word for the others
 

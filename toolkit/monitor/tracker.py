@@ -281,10 +281,12 @@ class _Passage:
         self._token = _passing.set(deque(maxlen=8)) if _passing.get() is None else None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
-        if isinstance(error, Exception) and not self._reported(error):
-            self._tracker.track_error(error, **self._context)
-        if self._token is not None:
-            _passing.reset(self._token)
+        try:
+            if isinstance(error, Exception) and not self._reported(error):
+                self._tracker.track_error(error, **self._context)
+        finally:
+            if self._token is not None:
+                _passing.reset(self._token)
 
     def end(self) -> None:
         """Nothing is left to do."""

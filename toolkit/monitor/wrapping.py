@@ -35,6 +35,8 @@ def watched(fn: Callable[P, R], begin: Callable[[], Watch]) -> Callable[P, R]:
 
 def name_of(fn: Callable[..., object]) -> str:
     """The name a function goes by, without the functions around it."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
     whole: str = getattr(fn, "__qualname__", None) or type(fn).__qualname__
     return whole.rpartition("<locals>.")[2]
 
