@@ -99,6 +99,7 @@ def litellm_cached(place: Place) -> Iterator[Caller]:
     import litellm
     from litellm.caching.caching import Cache
 
+    litellm.suppress_debug_info = True  # it prints between our lines otherwise
     litellm.cache = Cache()
     yield Caller(lambda: litellm.completion(model="openai/bench", messages=MESSAGES, api_base=place.url + "/v1", api_key="x", caching=True))
 
