@@ -11,7 +11,8 @@ from toolkit.cli import DEMO_MODELS, DEMO_PROMPTS, main
 from toolkit.monitor.journal import JournalReader
 
 
-def test_the_demo_shows_answers_percentiles_and_intervals_and_then_the_cache(capsys, own_home):
+def test_the_demo_shows_answers_percentiles_and_intervals_and_then_the_cache(capsys, own_home, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")  # a prompt fits into its column
     assert main(["demo"]) == 0
     first = capsys.readouterr().out
     assert len(DEMO_MODELS) >= 3 and len(DEMO_PROMPTS) >= 8

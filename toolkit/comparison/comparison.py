@@ -292,7 +292,7 @@ class Comparison:
         >>> import toolkit as tk
         >>> from toolkit.testing import script
         >>> _ = script("short", lambda prompt, body: "yes"), script("long", lambda prompt, body: prompt + " and " + prompt)
-        >>> result = tk.compare(["scripted/short", "scripted/long"], ["a b c", "d e f", "g h i", "j k l"], cache=False)
+        >>> result = tk.compare(["scripted/short", "scripted/long"], ["a b", "c d", "e f", "g h", "i j", "k l"], cache=False)
         >>> result.verdict("output_tokens")["decided"].tolist()
         [True]
         """
