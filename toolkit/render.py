@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["escape", "html_card", "html_page", "html_table", "plain", "seconds", "side_by_side_text", "text_table", "usd"]
 
-STYLE = (
+STYLE = (  # !important where a notebook's own style sheet says otherwise
     "<style>.tk{color-scheme:light dark;font:13px/1.45 system-ui,sans-serif;max-width:100%;overflow-x:auto}"
     ".tk table{border-collapse:collapse;margin:.4em 0}"
-    ".tk th,.tk td{text-align:left;vertical-align:top;padding:.25em .8em;border-bottom:1px solid #8884;white-space:pre-wrap;"
-    "overflow-wrap:anywhere;max-width:34em}"
-    ".tk th{font-weight:600}.tk td.n{text-align:right;font-variant-numeric:tabular-nums}"
+    ".tk th,.tk td{text-align:left!important;vertical-align:top!important;padding:.25em .8em;border-bottom:1px solid #8884;"
+    "white-space:pre-wrap!important;overflow-wrap:break-word;max-width:34em}"
+    ".tk th{font-weight:600}.tk td.n{text-align:right!important;font-variant-numeric:tabular-nums}"
     ".tk .muted{opacity:.7}.tk .answer{white-space:pre-wrap;border-left:3px solid #0072B2;padding-left:.8em;margin:.4em 0}</style>"
 )
 CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
