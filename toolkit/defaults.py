@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .client import AsyncClient, Client, Options, Prompt
+from .client import AsyncClient, Client, Options, Prompt, Size
 from .comparison.grid import Model, Plan, build_plan
 from .comparison.progress import Progress, in_notebook, watcher_for
 from .comparison.run import Run, arun, run
@@ -17,7 +17,7 @@ from .errors import ConfigError
 from .monitor.events import RunRecord
 from .monitor.journal import Journal
 from .monitor.outcomes import process_name
-from .types import CacheMode, Completion, Health, ModelInfo, PullProgress, StreamEvent
+from .types import CacheMode, Completion, Health, ImageResult, ModelInfo, PullProgress, StreamEvent
 
 if TYPE_CHECKING:
     from .comparison.comparison import Comparison
@@ -28,6 +28,7 @@ __all__ = [
     "client",
     "compare",
     "delete_model",
+    "generate_image",
     "generate_text",
     "health_check",
     "list_models",
@@ -114,6 +115,21 @@ def stream_text(
     return client().stream_text(model, prompt, **options)
 
 
+def generate_image(
+    model: str,
+    prompt: str,
+    *,
+    size: Size | None = None,
+    n: int = 1,
+    seed: int | None = None,
+    timeout_s: float | None = None,
+    cache: CacheMode = True,
+    extra: Mapping[str, Any] | None = None,
+) -> ImageResult:
+    return client().generate_image(model, prompt, size=size, n=n, seed=seed, timeout_s=timeout_s, cache=cache, extra=extra)
+
+
+generate_image.__doc__ = Client.generate_image.__doc__
 generate_text.__doc__ = Client.generate_text.__doc__
 stream_text.__doc__ = Client.stream_text.__doc__
 
