@@ -592,6 +592,33 @@ class Client:
         provider, name = split_model(model)
         self._driver.run(self._tools.exchange(provider, lambda p: p.delete_model(name), name))
 
+    def receipt(self, provider: str, generation_id: str) -> dict[str, float | str]:
+        """Fetch what one call cost and how long it took, as the service tells some seconds afterwards (OpenRouter).
+
+        Parameters
+        ----------
+        provider : str
+        generation_id : str
+            ``completion.reported["generation_id"]``.
+
+        Returns
+        -------
+        dict
+            Those of ``cost_usd upstream_cost_usd ttft_s generation_s moderation_s input_tokens output_tokens reasoning_tokens
+            cached_input_tokens upstream_provider`` that the service knows; seconds, dollars, tokens as billed.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no receipt, also after some seconds.
+
+        Examples
+        --------
+        ``client.receipt("openrouter", completion.reported["generation_id"])["cost_usd"]``
+        """
+        found: dict[str, float | str] = self._driver.run(self._tools.exchange(provider, lambda p: p.receipt(generation_id)))
+        return found
+
     def close(self) -> None:
         """Close all connections and write what the journal still holds."""
         self._driver.transports.close()
@@ -766,6 +793,11 @@ class AsyncClient:
         """Delete a model from its server (Ollama)."""
         provider, name = split_model(model)
         await self._driver.run(self._tools.exchange(provider, lambda p: p.delete_model(name), name))
+
+    async def receipt(self, provider: str, generation_id: str) -> dict[str, float | str]:
+        """Fetch what one call cost and how long it took: see ``Client.receipt``."""
+        found: dict[str, float | str] = await self._driver.run(self._tools.exchange(provider, lambda p: p.receipt(generation_id)))
+        return found
 
     async def aclose(self) -> None:
         """Close the running loop's connections and write what the journal still holds."""

@@ -9,10 +9,11 @@ import base64
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import openrouter
 from .chat_completions import ChatService
 from .http import Answer, Request, json_answer
 
-PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452")
+PNG = openrouter.PNG
 JPEG = bytes.fromhex("ffd8ffe000104a464946")
 WEBP = b"RIFF\x10\x00\x00\x00WEBPVP8 "
 

@@ -10,7 +10,7 @@ from typing import Any
 from .chat_completions import USAGE, ChatService
 from .http import Answer, Request, json_answer, sse
 
-PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452")
+PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 COST = 0.0000318
 RECEIPT = {
     "id": "gen-1",
@@ -34,7 +34,7 @@ class OpenRouterService(ChatService):
     drawn: int = 1
 
     def __call__(self, request: Request) -> Answer:
-        path, _, query = request.path.removeprefix("/api").partition("?")
+        path, _, _ = request.path.removeprefix("/api").partition("?")
         special = {"/v1/key": self.describe_key, "/v1/generation": self.receipt, "/v1/images": self.draw}.get(path)
         answer = super().__call__(dataclasses.replace(request, path=path if special is None else "/v1/models"))
         if special is None or answer.status != 200:

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
+from urllib.parse import quote
 
 import httpx
 
@@ -130,6 +133,10 @@ class Provider:
 
     def list_models(self) -> Steps[list[ModelInfo]]:
         raise errors.ConfigError(f"{self.name} does not list its models")
+
+    def receipt(self, generation_id: str) -> Steps[dict[str, float | str]]:
+        """What one call cost and how long it took, as the service tells afterwards."""
+        raise errors.ConfigError(f"{self.name} keeps no receipts; openrouter does")
 
     def pull_model(self, model: str) -> Steps[PullProgress]:
         raise errors.ConfigError(f"{self.name} does not pull models; ollama does")
@@ -254,6 +261,19 @@ class Provider:
 def parsed_url(url: str) -> httpx.URL:
     """Parsing an address costs as much as building the rest of the request."""
     return httpx.URL(url)
+
+
+def header_text(text: str) -> str:
+    """Percent-encode what is not ASCII: httpx refuses it in a header."""
+    return quote(text, safe=string.ascii_letters + string.digits + string.punctuation + " ")
+
+
+def day_of(response: httpx.Response) -> str | None:
+    """The day of an answer by the service's clock, for the date of the prices in it."""
+    try:
+        return parsedate_to_datetime(response.headers["date"]).date().isoformat()
+    except (KeyError, ValueError):
+        return None
 
 
 def request_id(response: httpx.Response) -> str | None:

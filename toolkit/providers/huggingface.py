@@ -26,10 +26,10 @@ from ..keys import Wire
 from ..pricing import Price
 from ..types import Health, ImageReply, ImageRequest, ModelInfo, Usage
 from ..wire.steps import Steps
-from .base import Fault
+from ..wire.stream import paired
+from .base import Fault, day_of, header_text
 from .chat_completions import ChatCompletions
 from .huggingface_images import ROUTES, image_body
-from .openrouter import day_of
 from .reading import fields_of, number, objects, read_json
 
 __all__ = ["HuggingFace"]
@@ -74,7 +74,7 @@ class HuggingFace(ChatCompletions):
         return super().find_key() or settings.variable("HUGGING_FACE_HUB_TOKEN") or stored_token()
 
     def headers(self) -> dict[str, str]:
-        return {"x-hf-bill-to": self.bill_to} if self.bill_to else {}
+        return {"x-hf-bill-to": header_text(self.bill_to)} if self.bill_to else {}
 
     # --- models ----------------------------------------------------------------------------------------------------------
 
@@ -139,7 +139,10 @@ class HuggingFace(ChatCompletions):
         response = yield from self.send(self.build(sent, stream=False, timeout_s=request.timeout_s), model=request.model)
         image = yield from route.read(self, origin, response, request)
         return ImageReply(
-            images=(image,), served_model=theirs, request_id=response.headers.get("x-request-id"), reported={"upstream_provider": slug}
+            images=(image,),
+            served_model=paired(theirs),
+            request_id=response.headers.get("x-request-id"),
+            reported={"upstream_provider": slug},
         )
 
     def find_route(self, model: str, provider: str | None) -> Steps[tuple[str, str]]:

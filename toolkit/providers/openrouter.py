@@ -14,10 +14,8 @@ Choices made here, where its API leaves one:
 from __future__ import annotations
 
 import datetime
-import string
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -30,7 +28,7 @@ from ..pricing import Price
 from ..types import ChatRequest, Health, Image, ImageReply, ImageRequest, Message, ModelInfo, StreamEvent, Usage
 from ..wire.steps import Sleep, Steps
 from ..wire.stream import SSEDecoder, paired
-from .base import Fault, message_of
+from .base import Fault, day_of, header_text, message_of
 from .chat_completions import ChatCompletions, ChatReader, merge_extra, read_usage, renamed
 from .images import read_base64, read_data_url
 from .reading import fields_of, is_error, number, objects, read_json
@@ -292,11 +290,6 @@ def app_headers() -> dict[str, str]:
     return {"x-openrouter-title": named, "x-title": named} | ({"http-referer": header_text(address)} if address else {})
 
 
-def header_text(text: str) -> str:
-    """Percent-encode what is not ASCII: httpx refuses it in a header."""
-    return quote(text, safe=string.ascii_letters + string.digits + string.punctuation + " ")
-
-
 # --- keys and errors ---------------------------------------------------------------------------------------------------------
 
 
@@ -385,14 +378,6 @@ def price_at(pricing: Any, prompt_tokens: int, at: float, date: str | None = Non
     if prompt is None or completion is None or call or discount > 1:
         return None
     return Price(input=prompt, output=completion, cached_input=cached, date=date)
-
-
-def day_of(response: httpx.Response) -> str | None:
-    """The day, by the service's clock, on which it listed its prices."""
-    try:
-        return parsedate_to_datetime(response.headers["date"]).date().isoformat()
-    except (KeyError, ValueError):
-        return None
 
 
 def per_million(text: Any, discount: float) -> float | None:  # any JSON
