@@ -1,8 +1,12 @@
 """What is peculiar to Hugging Face: suffixes, routes to pictures, tokens, models that are loading, limits told in headers of its own."""
 
 import dataclasses
+import json
 
+import httpx
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from servers.http import Answer, json_answer
 from servers.huggingface import JPEG, MAPPING, PNG, WEBP, HuggingFaceService, offer
@@ -11,6 +15,7 @@ from toolkit.errors import (
     AuthError,
     ConfigError,
     NotFoundError,
+    ProviderError,
     ProviderTimeoutError,
     RateLimitError,
     ReplyError,
@@ -18,8 +23,10 @@ from toolkit.errors import (
     ServerError,
 )
 from toolkit.providers.huggingface import HuggingFace
-from toolkit.types import Usage
+from toolkit.providers.huggingface_images import ROUTES as IMAGE_ROUTES
+from toolkit.types import Image, ImageRequest, Usage
 from toolkit.wire.retry import NO_RETRY, Retry
+from toolkit.wire.steps import Send
 
 KEY = "hf_secret0123456789"
 PAINTER = "huggingface/acme/painter"
@@ -162,6 +169,38 @@ def test_a_job_that_never_ends_is_given_up_and_not_begun_again(run, slug, polls)
 def test_an_odd_answer_of_a_provider_is_an_error(run, slug, body):
     with pytest.raises((ReplyError, ProviderTimeoutError)):
         run(HuggingFaceService(fault=lambda *_: json_answer(body)), drawing(f"{PAINTER}:{slug}"))
+
+
+JSON = st.recursive(
+    st.none() | st.integers() | st.text(max_size=4) | st.sampled_from(["http://[", "https://a b", "SUCCESS", "completed", "data:x"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=5,
+)
+ANSWERS = st.dictionaries(
+    st.sampled_from(["data", "images", "output", "id", "task_status", "image_result", "error"]),
+    JSON
+    | st.lists(st.dictionaries(st.sampled_from(["url", "b64_json"]), JSON), max_size=2)
+    | st.fixed_dictionaries({}, optional={"urls": st.fixed_dictionaries({"get": JSON}), "status": JSON, "outputs": JSON}),
+)
+
+
+@given(st.sampled_from(sorted(ROUTES)), st.lists(ANSWERS, min_size=1, max_size=4))
+def test_no_answer_whatsoever_of_a_provider_raises_anything_but_our_errors(slug, answers):
+    provider, request = HuggingFace(base_url="http://127.0.0.1:9/v1"), ImageRequest(model="m", prompt="x")
+    answers = iter(answers)
+    steps = IMAGE_ROUTES[slug].read(provider, "http://127.0.0.1:9", response_of(next(answers)), request)
+    try:
+        step = next(steps)
+        while True:
+            step = steps.send(response_of(next(answers, {})) if isinstance(step, Send) else None)
+    except StopIteration as done:
+        assert isinstance(done.value, Image)
+    except (ProviderError, httpx.InvalidURL):  # the latter becomes one of ours in a call
+        pass
+
+
+def response_of(answer):
+    return httpx.Response(200, content=json.dumps(answer).encode())
 
 
 # --- loading, limits, permissions ----------------------------------------------------------------------------------------------------

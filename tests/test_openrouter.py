@@ -4,7 +4,10 @@ import asyncio
 import base64
 import json
 
+import httpx
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from servers.http import json_answer, sse
 from servers.openrouter import COST, PNG, OpenRouterService
@@ -21,11 +24,14 @@ from toolkit.errors import (
     RequestError,
     ServerError,
 )
-from toolkit.providers.openrouter import OpenRouter, price_at
+from toolkit.providers.openrouter import OpenRouter
+from toolkit.providers.openrouter_prices import price_at
 from toolkit.types import ChatRequest, Message
 from toolkit.wire.retry import NO_RETRY, Retry
 
 MODEL = "openrouter/demo-small"
+DAY = 1790000000 - 1790000000 % 86400
+RATES = ("prompt", "completion", "request", "input_cache_read", "discount", "min_prompt_tokens")
 KEY = "sk-or-v1-secret-0123456789"
 
 
@@ -214,9 +220,42 @@ def test_a_404_without_any_reason_passes_and_is_asked_again():
     assert not failing(NotFoundError, error(code=404), 404).retryable
 
 
-@pytest.mark.parametrize("metadata", [None, [], "x", {"raw": None}, {"raw": 7, "headers": 7, "reasons": "x", "error_type": []}])
+@pytest.mark.parametrize("metadata", [None, [], "x", {"raw": None}, {"raw": 7, "headers": 7, "reasons": "x", "error_type": [1]}])
 def test_an_odd_error_is_an_error_all_the_same(metadata):
     failing(RequestError, error(code=400, metadata=metadata, availability=metadata), 400)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["-1", "0.1", "refusal", "server"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+FAULTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "code": JSON,
+        "message": JSON,
+        "availability": JSON | st.fixed_dictionaries({"retryable": JSON, "retry_after": JSON}),
+        "metadata": JSON
+        | st.fixed_dictionaries({}, optional=dict.fromkeys(("raw", "headers", "reasons", "error_type", "provider_name"), JSON)),
+    },
+)
+
+
+@given(FAULTS | JSON, st.sampled_from([400, 404, 500]))
+def test_no_error_body_whatsoever_raises_anything_but_its_error(fault, status):
+    provider = OpenRouter()
+    body = json.dumps({"error": fault}).encode()
+    assert isinstance(provider.read_error(httpx.Response(status, content=body), "m"), ProviderError)
+    assert isinstance(provider.told_error({"error": fault}, "m"), ProviderError)
+
+
+@given(
+    st.dictionaries(st.sampled_from([*RATES, "overrides"]), JSON | st.lists(st.dictionaries(st.sampled_from([*RATES, "utc_start"]), JSON)))
+)
+def test_no_pricing_whatsoever_raises_or_is_negative(pricing):
+    price = price_at(pricing, 1000, DAY)
+    assert price is None or min(price.input, price.output, price.cached_input or 0) >= 0
 
 
 # --- the key -----------------------------------------------------------------------------------------------------------------------
@@ -256,7 +295,7 @@ def test_a_wrong_key_is_unhealthy():
 
 # --- prices ------------------------------------------------------------------------------------------------------------------------
 
-PRICING = {
+PRICING = {  # as in the service's documentation
     "prompt": "0.0000001",
     "completion": "0.0000005",
     "request": "0",
@@ -266,7 +305,6 @@ PRICING = {
         {"utc_start": 2200, "utc_end": 600, "prompt": "0.00000005"},
     ],
 }
-DAY = 1790000000 - 1790000000 % 86400
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -118,7 +117,7 @@ def read_wavespeed(provider: HuggingFace, origin: str, response: httpx.Response,
     where = fields_of(job.get("urls")).get("get")
     if not isinstance(where, str):
         raise no_picture(provider, answer, request)
-    address = origin + urlsplit(where).path
+    address = origin + parsed_url(where).raw_path.decode("ascii")
     for _ in range(600):
         answer = yield from ask_again(provider, address, request)
         job = fields_of(answer.get("data"))

@@ -13,9 +13,7 @@ Choices made here, where its API leaves one:
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import quote
 
@@ -28,12 +26,13 @@ from ..pricing import Price
 from ..types import ChatRequest, Health, Image, ImageReply, ImageRequest, Message, ModelInfo, StreamEvent, Usage
 from ..wire.steps import Sleep, Steps
 from ..wire.stream import SSEDecoder, paired
-from .base import Fault, day_of, header_text, message_of
+from .base import BODY_IN_MESSAGES, Fault, day_of, header_text, message_of
 from .chat_completions import ChatCompletions, ChatReader, merge_extra, read_usage, renamed
 from .images import read_base64, read_data_url
+from .openrouter_prices import positive, price_at, read_cost
 from .reading import fields_of, is_error, number, objects, read_json
 
-__all__ = ["OpenRouter", "price_at"]
+__all__ = ["OpenRouter"]
 
 TITLE = "model-comparison-toolkit"
 RECEIPT_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
@@ -111,7 +110,7 @@ class OpenRouter(ChatCompletions):
         wire = super().wire(request)
         if request.schema is None:
             return wire
-        routing = {"require_parameters": True, **(wire.body.get("provider") or {})}
+        routing = {"require_parameters": True, **fields_of(wire.body.get("provider"))}
         return Wire(wire.method, wire.url, {**wire.body, "provider": routing}, wire.headers)
 
     def stream_body(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -260,7 +259,7 @@ class OpenRouter(ChatCompletions):
         retryable = availability.get("retryable")
         return Fault(
             "; ".join(filter(None, (fault.message, reason_in(metadata), limits_in(metadata)))),
-            [*more_codes(error, metadata), *fault.codes],
+            codes_of(error, metadata, fault.codes),
             retryable if isinstance(retryable, bool) else (gone or None),
             positive(availability.get("retry_after")),
         )
@@ -307,11 +306,12 @@ def credit_of(key: Mapping[str, Any]) -> str:
     return f"key of the {tier}, {'no limit' if left is None else f'${left:,.2f} left'}"
 
 
-def more_codes(error: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
-    kind = metadata.get("error_type") or error.get("error_type")
+def codes_of(error: Mapping[str, Any], metadata: Mapping[str, Any], codes: list[str]) -> list[str]:
+    """Add what ``error_type`` means; a number that the service gives goes before ours for its word."""
+    kind = str(metadata.get("error_type") or error.get("error_type"))
     if isinstance(metadata.get("reasons"), list) or kind in REFUSED:
-        return ["content_policy_violation"]
-    return [kind, str(STATUS_OF[kind])] if isinstance(kind, str) and kind in STATUS_OF else []
+        return ["content_policy_violation", *codes]
+    return [*codes, str(STATUS_OF[kind])] if kind in STATUS_OF else codes
 
 
 def reason_in(metadata: Mapping[str, Any]) -> str:
@@ -320,7 +320,7 @@ def reason_in(metadata: Mapping[str, Any]) -> str:
     said = message_of(raw) if isinstance(raw, str) and raw else ""
     minded = f"reasons: {', '.join(map(str, reasons))}" if isinstance(reasons, list) else ""
     reason = "; ".join(filter(None, (said, minded)))
-    return f"{name}: {reason}" if isinstance(name, str) and reason else reason
+    return (f"{name}: {reason}" if isinstance(name, str) and reason else reason)[:BODY_IN_MESSAGES]
 
 
 def limits_in(metadata: Mapping[str, Any]) -> str:
@@ -330,72 +330,3 @@ def limits_in(metadata: Mapping[str, Any]) -> str:
         return ""
     limit, left = headers.get("X-RateLimit-Limit"), headers.get("X-RateLimit-Remaining")
     return "" if limit is None else f"limit {limit}, remaining {left}"
-
-
-# --- costs and prices --------------------------------------------------------------------------------------------------------
-
-
-def positive(value: Any) -> float | None:  # any JSON
-    """A number that can be an amount; a negative one stands for "depends"."""
-    found = number(value)
-    return found if found is not None and found >= 0 else None
-
-
-def read_cost(usage: Mapping[str, Any]) -> float | None:
-    """The dollars of a call. With a key of one's own for the upstream, ``cost`` is only the fee; the upstream's bill comes on top."""
-    cost = positive(usage.get("cost"))
-    if cost is None or usage.get("is_byok") is not True:
-        return cost
-    bill = positive(fields_of(usage.get("cost_details")).get("upstream_inference_cost"))
-    return None if bill is None else cost + bill
-
-
-def price_at(pricing: Any, prompt_tokens: int, at: float, date: str | None = None) -> Price | None:  # any JSON
-    """Read a price as listed (text, dollars per single token) for a prompt of some length at some time (seconds since 1970).
-
-    Unknown, not zero, where a rate is missing or negative (routers: "depends"), and where calls have a price of their own, which
-    counts of tokens can't show.
-
-    Examples
-    --------
-    >>> price_at({"prompt": "0.0000001", "completion": "0.0000005"}, 100, at=0.0)
-    Price(input=0.1, output=0.5, cached_input=None, date=None)
-    >>> price_at({"prompt": "-1", "completion": "-1"}, 100, at=0.0) is None
-    True
-    """
-    if not isinstance(pricing, dict):
-        return None
-    rates, overrides = dict(pricing), objects(pricing.get("overrides"))
-    if any("utc_days" in override for override in overrides):  # how days are written is not documented
-        return None
-    for override in overrides:  # later ones win
-        if applies(override, prompt_tokens, datetime.datetime.fromtimestamp(at, datetime.UTC)):
-            rates |= override
-    discount = positive(rates.get("discount")) or 0.0
-    prompt, completion, cached, call = (
-        per_million(rates.get(name), discount) for name in ("prompt", "completion", "input_cache_read", "request")
-    )
-    if prompt is None or completion is None or call or discount > 1:
-        return None
-    return Price(input=prompt, output=completion, cached_input=cached, date=date)
-
-
-def per_million(text: Any, discount: float) -> float | None:  # any JSON
-    """Dollars per million tokens of a rate per token; through text, so that 0.0000001 is 0.1 and not nearly."""
-    try:
-        rate = Decimal(str(text))
-    except InvalidOperation:
-        return None
-    return float(rate * 1_000_000 * (1 - Decimal(str(discount)))) if rate.is_finite() and rate >= 0 else None
-
-
-def applies(override: Mapping[str, Any], prompt_tokens: int, at: datetime.datetime) -> bool:
-    """Whether all conditions of an override hold."""
-    least = number(override.get("min_prompt_tokens"))
-    if least is not None and not prompt_tokens > least:
-        return False
-    start, end = number(override.get("utc_start")), number(override.get("utc_end"))
-    if start is None or end is None:
-        return True
-    now = at.hour * 100 + at.minute  # the bounds are written like 2230
-    return start <= now < end if start <= end else now >= start or now < end
