@@ -10,7 +10,9 @@ import pytest
 
 from servers.chat_completions import ChatService, changed, chunk, error_event
 from servers.http import CUT, RESET_CONNECTION, Answer, Gate, Pause, Server, json_answer, nd, page_answer, sse
+from servers.huggingface import HuggingFaceService
 from servers.ollama import OllamaService
+from servers.openrouter import OpenRouterService
 from toolkit import AsyncClient, Client
 from toolkit.errors import (
     AuthError,
@@ -29,6 +31,7 @@ from toolkit.errors import (
 from toolkit.providers.lmstudio import LMStudio
 from toolkit.providers.ollama import Ollama, read_host
 from toolkit.providers.openai_compatible import OpenAICompatible
+from toolkit.providers.registry import provider_class
 from toolkit.types import ChatRequest, ImagePart, Message, TextPart, TokenLogprob, ToolCall, Usage
 from toolkit.wire.retry import NO_RETRY, Retry
 
@@ -51,6 +54,8 @@ class Case:
 CASES = [
     Case("openai_compatible", ChatService, "/v1", "demo-small", lambda text: sse(chunk({"content": text})), error_event("It broke")),
     Case("lmstudio", ChatService, "/v1", "demo-small", lambda text: sse(chunk({"content": text})), error_event("It broke")),
+    Case("openrouter", OpenRouterService, "/api/v1", "demo-small", lambda text: sse(chunk({"content": text})), error_event("It broke")),
+    Case("huggingface", HuggingFaceService, "/v1", "demo-small", lambda text: sse(chunk({"content": text})), sse({"error": "It broke"})),
     Case(
         "ollama", OllamaService, "", "alpine:4b", lambda text: nd({"message": {"content": text}, "done": False}), nd({"error": "It broke"})
     ),
@@ -327,9 +332,7 @@ def test_the_services_own_word_on_asking_again_counts(driver, case, stream, word
 def test_a_wrong_key_names_the_variable_and_is_not_shown(driver, case, stream):
     with case.service(key="sk-another").serve() as server, pytest.raises(AuthError) as caught:
         asker(driver, case, server, key=KEY)(f"{case.provider}/{case.model}", stream)
-    assert {"openai_compatible": "OPENAI_API_KEY", "lmstudio": "LM_API_TOKEN", "ollama": "OLLAMA_API_KEY"}[case.provider] in str(
-        caught.value
-    )
+    assert provider_class(case.provider).key_var in str(caught.value)
 
 
 def test_a_key_that_the_service_repeats_is_not_shown(driver, case, stream):

@@ -10,24 +10,29 @@ import pytest
 from servers.http import Cut, Server, exchange_answer, exchange_writes
 from toolkit import AsyncClient, Client
 from toolkit.errors import ProviderError, StreamInterrupted
+from toolkit.providers.huggingface import HuggingFace
 from toolkit.providers.lmstudio import LMStudio
 from toolkit.providers.ollama import Ollama
 from toolkit.providers.openai_compatible import OpenAICompatible
-from toolkit.types import ChatRequest, Message, PullProgress, ToolCall
+from toolkit.providers.openrouter import OpenRouter
+from toolkit.types import ChatRequest, ImagePart, ImageRequest, Message, PullProgress, TextPart, ToolCall, Usage
 from toolkit.wire.retry import NO_RETRY
 from toolkit.wire.steps import Emit, Send
 
 FOLDER = Path(__file__).parent / "vectors"
 ALL = {exchange["name"]: exchange for path in sorted(FOLDER.glob("*.json")) for exchange in json.loads(path.read_text("utf-8"))}
 PULLS = {name for name, exchange in ALL.items() if exchange["request"]["path"] == "/api/pull"}
-CHATS = sorted(ALL.keys() - PULLS)
+CHATS = sorted(
+    name for name, exchange in ALL.items() if exchange["request"]["path"].endswith(("/chat/completions", "/api/chat", "/api/generate"))
+)
+SPEAKERS = {"lms": LMStudio, "or": OpenRouter, "hf": HuggingFace}  # by the first word of a name; the others speak the bare dialect
 STREAMS = [name for name in CHATS if "frames" in ALL[name]["response"]]
 
 
 def provider_of(exchange, origin="http://127.0.0.1:9"):
     path = exchange["request"]["path"]
     if path.endswith("/chat/completions"):
-        kind = LMStudio if exchange["name"].startswith("lms") else OpenAICompatible
+        kind = SPEAKERS.get(exchange["name"].partition("-")[0], OpenAICompatible)
         return kind(base_url=origin + path.removesuffix("/chat/completions"))
     return Ollama(base_url=origin)
 
@@ -59,7 +64,10 @@ def check_reply(expected, reply):
     assert reply.reasoning == expected.get("reasoning", "")
     assert reply.finish_reason == expected["finish_reason"]
     usage = {"prompt_tokens": reply.usage.input_tokens, "completion_tokens": reply.usage.output_tokens}
-    assert usage == expected.get("usage", {"prompt_tokens": None, "completion_tokens": None})
+    stated = {"prompt_tokens": None, "completion_tokens": None, **expected.get("usage", {})}
+    if (cost := stated.pop("cost", None)) is not None:
+        assert reply.cost_usd == cost
+    assert usage == stated
     calls = [ToolCall(**call) for call in expected.get("tool_calls", [])]
     assert list(reply.tool_calls) == calls
     for name in ("tokens_per_second", "load_s"):
@@ -70,6 +78,7 @@ def check_reply(expected, reply):
 def check_error(expected, error):
     assert isinstance(error, StreamInterrupted) == (expected["outcome"] == "truncated")
     assert expected.get("error", "") in str(error)
+    assert expected.get("detail", "") in str(error)
     assert error.partial == expected.get("text", "")
     assert error.status == expected.get("status", error.status)
     assert error.retryable == expected.get("retryable", error.retryable)
@@ -236,6 +245,53 @@ def test_where_the_network_cuts_a_download_does_not_matter(name, size):
         assert exchange["expect"]["error"] in str(error)
 
 
+# --- pictures and prices -----------------------------------------------------------------------------------------------------
+
+PAINTER = "acme/painter-small:hf-inference"
+
+
+def ask_for_a_picture(exchange, **fields):
+    provider = HuggingFace(base_url="http://127.0.0.1:9/v1", api_key="hf_demo")
+    request = ImageRequest(model=PAINTER, prompt="a stone bridge at dawn", **fields)
+    steps = provider.make_images(request, provider.image_wire(request))
+    sent = next(steps).request
+    response = httpx.Response(exchange["response"]["status"], headers=exchange["response"]["headers"], content=body_of(exchange))
+    try:
+        steps.send(response)
+    except StopIteration as done:
+        return sent, done.value
+    except ProviderError as error:
+        return sent, error
+    raise AssertionError("one exchange was not enough")
+
+
+def test_a_picture_is_asked_for_and_read_as_the_sheet_says():
+    exchange = ALL["hf-image-ok"]
+    extra = {"num_inference_steps": 4, "guidance_scale": 3.5, "negative_prompt": "people"}
+    sent, reply = ask_for_a_picture(exchange, size=(512, 512), seed=21, extra=extra)
+    assert (sent.method, sent.url.path, sent.headers["accept"]) == ("POST", exchange["request"]["path"], "image/png")
+    assert json.loads(sent.content) == exchange["request"]["json"]
+    (image,) = reply.images
+    assert (len(image.data), image.mime) == (exchange["expect"]["bytes"], f"image/{exchange['expect']['magic']}")
+
+
+def test_a_model_that_is_loading_says_how_long_as_in_the_sheet():
+    exchange = ALL["hf-503-loading"]
+    sent, error = ask_for_a_picture(exchange)
+    assert json.loads(sent.content) == exchange["request"]["json"]
+    check(exchange["expect"], error)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("or-models", OpenRouter), ("hf-models", HuggingFace)])
+def test_listed_prices_are_those_of_the_sheet(name, kind):
+    exchange, provider = ALL[name], kind(base_url="http://127.0.0.1:9")
+    noon = 1790000000 - 1790000000 % 86400 + 12 * 3600
+    answered(provider.list_models(), httpx.Response(200, json=exchange["response"]["json"]))
+    for model, expected in exchange["expect"]["prices_per_million"].items():
+        price = provider.listed_price(model, Usage(input_tokens=100, output_tokens=1), noon)
+        assert (price and {"input": str(price.input), "output": str(price.output)}) == expected
+
+
 # --- what we send ------------------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +303,41 @@ def test_a_streamed_request_is_the_one_of_the_sheet():
     assert built.headers["authorization"] == "Bearer sk-demo"
     assert built.headers["accept-encoding"] == "identity"
     assert "text/event-stream" in built.headers["accept"]
+
+
+def test_a_streamed_request_to_openrouter_is_the_one_of_the_sheet(monkeypatch):
+    monkeypatch.setenv("NEXT_PUBLIC_APP_URL", "https://lab.example")
+    monkeypatch.setenv("OPENROUTER_APP_TITLE", "Model lab")
+    expected = ALL["or-stream-ok"]["request"]
+    picture = ImagePart(data=b"\x89PNG\r\n\x1a\n")
+    request = ChatRequest(
+        model="acme/alpine-9b",
+        messages=(Message(role="user", content=(TextPart(text="What is in the picture?"), picture)),),
+        max_tokens=64,
+        seed=11,
+        extra={"provider": {"only": ["acme-cloud"], "allow_fallbacks": False, "require_parameters": True}},
+    )
+    provider = OpenRouter(base_url="http://127.0.0.1:9", api_key="sk-or-v1-demo")
+    built = provider.build(provider.wire(request), stream=True)
+    assert json.loads(built.content) == expected["json"]
+    assert {name: built.headers[name] for name in expected["headers"]} == expected["headers"]
+
+
+def test_a_streamed_request_to_hugging_face_is_the_one_of_the_sheet(monkeypatch):
+    monkeypatch.setenv("HF_BILL_TO", "lab")
+    expected = ALL["hf-chat-stream"]["request"]
+    request = ChatRequest(
+        model="acme/alpine-9b:groq",
+        messages=(Message(role="user", content="Say ciao"),),
+        max_tokens=16,
+        seed=4,
+        extra={"logprobs": True, "top_logprobs": 1},
+    )
+    provider = HuggingFace(base_url="http://127.0.0.1:9/v1", api_key="hf_demo")
+    built = provider.build(provider.wire(request), stream=True)
+    assert json.loads(built.content) == expected["json"]
+    assert next(iter(json.loads(built.content))) == "model"  # the router reads it from the beginning of the body
+    assert {name: built.headers[name] for name in expected["headers"]} == expected["headers"]
 
 
 def test_tools_travel_in_extra():

@@ -31,6 +31,7 @@ __all__ = [
     "client",
     "compare",
     "delete_model",
+    "generate_image",
     "generate_text",
     "health_check",
     "list_models",
@@ -92,6 +93,7 @@ def on_default_client(method: Callable[Concatenate[Client, P], R]) -> Callable[P
 
 generate_text = on_default_client(Client.generate_text)
 stream_text = on_default_client(Client.stream_text)
+generate_image = on_default_client(Client.generate_image)
 list_models = on_default_client(Client.list_models)
 health_check = on_default_client(Client.health_check)
 pull_model = on_default_client(Client.pull_model)

@@ -5,20 +5,24 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Any, ClassVar, NoReturn, Protocol
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
+from urllib.parse import quote
 
 import httpx
 
-from .. import errors
+from .. import errors, settings
 from ..keys import Wire
-from ..types import ChatRequest, Health, ImageReply, ImageRequest, ModelInfo, PullProgress, Reply, StreamEvent
+from ..pricing import Price
+from ..types import ChatRequest, Health, ImageReply, ImageRequest, ModelInfo, PullProgress, Reply, StreamEvent, Usage
 from ..wire.retry import read_retry_after
 from ..wire.steps import Read, Send, Steps
 from ..wire.stream import paired
 
-__all__ = ["Provider", "Reader"]
+__all__ = ["Fault", "Provider", "Reader"]
 
 BODY_IN_MESSAGES = 2_000
 
@@ -45,6 +49,15 @@ class Reader(Protocol):
 
     @property
     def text(self) -> str: ...
+
+
+class Fault(NamedTuple):
+    """What the body of an error says."""
+
+    message: str
+    codes: list[str]  # the most exact first; a number among them is a status
+    retryable: bool | None = None
+    retry_after: float | None = None
 
 
 class Provider:
@@ -87,6 +100,11 @@ class Provider:
         """Read the base URL from what a user or a variable gave; some services have a notation of their own."""
         return text.strip()
 
+    @classmethod
+    def find_key(cls) -> str | None:
+        """Find the key where this service's users usually keep it."""
+        return settings.variable(cls.key_var) if cls.key_var else None
+
     # --- what a dialect fills in -------------------------------------------------------------------------------------
 
     def wire(self, request: ChatRequest) -> Wire:
@@ -116,11 +134,23 @@ class Provider:
     def list_models(self) -> Steps[list[ModelInfo]]:
         raise errors.ConfigError(f"{self.name} does not list its models")
 
+    def receipt(self, generation_id: str) -> Steps[dict[str, float | str]]:
+        """What one call cost and how long it took, as the service tells afterwards."""
+        raise errors.ConfigError(f"{self.name} keeps no receipts; openrouter does")
+
     def pull_model(self, model: str) -> Steps[PullProgress]:
         raise errors.ConfigError(f"{self.name} does not pull models; ollama does")
 
     def delete_model(self, model: str) -> Steps[None]:
         raise errors.ConfigError(f"{self.name} does not delete models; ollama does")
+
+    def listed_price(self, model: str, usage: Usage, at: float) -> Price | None:
+        """What the service's own list, where it was read, asks for a call at a time (seconds since 1970); ``None`` where unknown."""
+        return None
+
+    def read_fault(self, data: Any) -> Fault:  # any JSON, or the text of a body that is none
+        """What an error body says; some services say more, or say it elsewhere."""
+        return Fault(message_in(data)[:BODY_IN_MESSAGES], codes_in(data))
 
     def transport(self) -> httpx.BaseTransport | None:
         """For a provider that answers inside this process: what to send to instead of the network.
@@ -132,6 +162,7 @@ class Provider:
     # --- what they share ---------------------------------------------------------------------------------------------
 
     def auth_headers(self) -> dict[str, str]:
+        """Who asks: it does not change the answer, so it is no part of the cache key."""
         return {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
 
     def headers(self) -> dict[str, str]:
@@ -187,25 +218,30 @@ class Provider:
 
     def read_error(self, response: httpx.Response, model: str | None = None) -> errors.ProviderError:
         """Translate an error response, whatever its body is made of."""
-        status, message = response.status_code, error_message(response)
-        told = f"{self.name} answered {status}: {message or response.reason_phrase or 'no reason given'}"
+        status, fault = response.status_code, self.read_fault(body_data(response.text))
+        told = f"{self.name} answered {status}: {fault.message or response.reason_phrase or 'no reason given'}"
+        retryable, wish = should_retry(response), read_retry_after(response.headers)
         return error_of(
             status,
-            error_codes(response.text),
-            self.scrub(hinted(told, self.hint(status, model, message))),
+            fault.codes,
+            self.scrub(hinted(told, self.hint(status, model, fault.message))),
             provider=self.name,
             model=model,
             request_id=request_id(response),
-            retryable=should_retry(response),
-            retry_after=read_retry_after(response.headers),
+            retryable=fault.retryable if retryable is None else retryable,
+            retry_after=fault.retry_after if wish is None else wish,
         )
 
     def told_error(self, data: Any, model: str | None) -> errors.ProviderError:  # any JSON
         """Translate an error that came where an answer should have been, with status 200."""
-        codes = codes_in(data)
-        status = next((int(code) for code in codes if code.isdecimal() and 400 <= int(code) < 600), 200)
-        told = f"{self.name} reported an error: {message_in(data)[:BODY_IN_MESSAGES]}"
-        return error_of(status, codes, self.scrub(hinted(told, self.hint(status, model))), provider=self.name, model=model)
+        fault = self.read_fault(data)
+        status = next((int(code) for code in fault.codes if code.isdecimal() and 400 <= int(code) < 600), 200)
+        told = self.scrub(hinted(f"{self.name} reported an error: {fault.message}", self.hint(status, model, fault.message)))
+        error = error_of(
+            status, fault.codes, told, retryable=fault.retryable, provider=self.name, model=model, retry_after=fault.retry_after
+        )
+        error.status = 200  # the code inside says what kind of error it is; this is what HTTP said
+        return error
 
     def bad_reply(self, why: str, request: ChatRequest, status: int | None = None) -> errors.ReplyError:
         return errors.ReplyError(self.scrub(f"{self.name}: {why}"), provider=self.name, model=request.model, status=status)
@@ -227,9 +263,22 @@ def parsed_url(url: str) -> httpx.URL:
     return httpx.URL(url)
 
 
+def header_text(text: str) -> str:
+    """Percent-encode what is not ASCII: httpx refuses it in a header."""
+    return quote(text, safe=string.ascii_letters + string.digits + string.punctuation + " ")
+
+
+def day_of(response: httpx.Response) -> str | None:
+    """The day of an answer by the service's clock, for the date of the prices in it."""
+    try:
+        return parsedate_to_datetime(response.headers["date"]).date().isoformat()
+    except (KeyError, ValueError):
+        return None
+
+
 def request_id(response: httpx.Response) -> str | None:
     headers: Mapping[str, str] = response.headers
-    return headers.get("x-request-id") or headers.get("request-id") or headers.get("x-generation-id")
+    return headers.get("x-request-id") or headers.get("request-id") or headers.get("x-generation-id") or headers.get("inference-id")
 
 
 def should_retry(response: httpx.Response) -> bool | None:
@@ -290,13 +339,6 @@ def error_of(status: int, codes: list[str], told: str, *, retryable: bool | None
     return (kind or errors.ServerError)(told, status=status, retryable=retryable, **facts)
 
 
-def error_codes(body: str) -> list[str]:
-    try:
-        return codes_in(json.loads(body))
-    except (ValueError, RecursionError):
-        return []
-
-
 def codes_in(data: Any) -> list[str]:  # any JSON
     """The codes of an error object, the most exact first."""
     if not isinstance(data, dict):
@@ -307,18 +349,17 @@ def codes_in(data: Any) -> list[str]:  # any JSON
     return [str(code) for code in found if isinstance(code, str | int)]
 
 
-def error_message(response: httpx.Response) -> str:
-    """Find the sentence in an error body: JSON of several shapes, an HTML page, plain text."""
-    return message_of(response.text)
-
-
 def message_of(body: str) -> str:
-    """Find the sentence in the text of an error body."""
+    """Find the sentence in the text of an error body: JSON of several shapes, an HTML page, plain text."""
+    return message_in(body_data(body))[:BODY_IN_MESSAGES]
+
+
+def body_data(body: str) -> Any:  # any JSON
+    """The JSON of an error body; the sentence in it where it is a page or plain text."""
     try:
-        data = json.loads(body)
+        return json.loads(body)
     except (ValueError, RecursionError):
         return page_title(body) if "<" in body[:200] else body.strip()[:BODY_IN_MESSAGES]
-    return message_in(data)[:BODY_IN_MESSAGES]
 
 
 def message_in(data: Any) -> str:  # any JSON

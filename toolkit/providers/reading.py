@@ -18,7 +18,7 @@ from ..wire.fastjson import loads
 from ..wire.stream import MAX_EVENT_BYTES, Surrogates, paired
 from .base import Provider, message_of, request_id
 
-__all__ = ["Decoder", "StreamReader", "ToolCalls", "count", "number", "read_json", "read_logprobs", "words"]
+__all__ = ["Decoder", "StreamReader", "ToolCalls", "count", "fields_of", "number", "objects", "read_json", "read_logprobs", "words"]
 
 ItemT = TypeVar("ItemT")
 
@@ -56,6 +56,7 @@ class StreamReader(ABC, Generic[ItemT]):
         self.finish: FinishReason | None = None
         self.served_model: str | None = None
         self.usage = NO_USAGE
+        self.cost_usd: float | None = None  # where the service states it
         self.reported: dict[str, float | str] = {}
         self.logprobs: list[TokenLogprob] = []
         self.calls = ToolCalls()
@@ -252,6 +253,7 @@ class StreamReader(ABC, Generic[ItemT]):
             usage=self.usage,
             logprobs=tuple(self.logprobs) or None,
             request_id=request_id,
+            cost_usd=self.cost_usd,
             reported=self.reported,
         )
 
@@ -324,6 +326,16 @@ def number(value: Any) -> float | None:  # any JSON
     """A finite number, or ``None`` where it is none."""
     usable = isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
     return float(value) if usable else None
+
+
+def fields_of(value: Any) -> dict[str, Any]:  # any JSON
+    """The object that a value is, or an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def objects(value: Any) -> list[dict[str, Any]]:  # any JSON
+    """The objects of a list, or none."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def words(value: Any) -> str:  # any JSON

@@ -14,9 +14,11 @@ ENTRY_POINTS = "toolkit.providers"
 
 PROVIDERS = {
     "embedded": "toolkit.providers.embedded:Embedded",
+    "huggingface": "toolkit.providers.huggingface:HuggingFace",
     "lmstudio": "toolkit.providers.lmstudio:LMStudio",
     "ollama": "toolkit.providers.ollama:Ollama",
     "openai_compatible": "toolkit.providers.openai_compatible:OpenAICompatible",
+    "openrouter": "toolkit.providers.openrouter:OpenRouter",
     "scripted": "toolkit.providers.scripted:Scripted",
 }
 
