@@ -21,7 +21,7 @@ from .errors import CacheMiss, ConfigError, ProviderError, ProviderTimeoutError,
 from .keys import Wire, key_of
 from .monitor.outcomes import CallContext, Outcome
 from .pricing import Price, cost_of
-from .providers.base import Provider, Reader, request_id
+from .providers.base import Provider, Reader
 from .types import CacheMode, ChatRequest, Completion, Kept, Provenance, Reply, StreamEvent, Timing
 from .wire.retry import Retry
 from .wire.steps import Emit, Join, Keep, Lookup, Read, Sleep, Steps, T
@@ -304,7 +304,7 @@ def live(call: Call, *, keep: bool, landed: Callable[[Kept], None] | None = None
     ledger = call.ledger
     ttft = next((at for at, kind, _ in ledger.pieces), None)
     ttfa = next((at for at, kind, _ in ledger.pieces if kind == "text"), None)
-    price = None if reply.cost_usd is not None else call.policy.prices(call.context.model)
+    price = None if reply.cost_usd is not None else price_of(call, reply)
     cost = reply.cost_usd if price is None else cost_of(reply.usage, price)
     if cost is None and call.provider.free:
         cost = 0.0
@@ -326,6 +326,13 @@ def live(call: Call, *, keep: bool, landed: Callable[[Kept], None] | None = None
         landed(kept)
     ledger.book_lookup()
     return finish(call, kept, "live")
+
+
+def price_of(call: Call, reply: Reply) -> Price | None:
+    """The price of what was asked for or, where that is an alias or a deployment, of the model that answered."""
+    prices = call.policy.prices
+    price = prices(call.context.model)
+    return prices(f"{call.context.provider}/{reply.served_model}") if price is None and reply.served_model else price
 
 
 def attempts(call: Call) -> Steps[Reply]:
@@ -388,7 +395,7 @@ def streamed(call: Call) -> Steps[Reply]:
     reply = reader.close()
     if reader.tail:
         yield from arrived(call, reader.tail)
-    return reply if reply.request_id else replace(reply, request_id=request_id(response))
+    return reply if reply.request_id else replace(reply, request_id=provider.request_id(response))
 
 
 def arrived(call: Call, events: list[StreamEvent]) -> Steps[None]:

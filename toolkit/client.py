@@ -19,6 +19,7 @@ from .monitor.journal import Journal, open_journal
 from .monitor.outcomes import CallContext, Outcome
 from .pricing import Price
 from .providers.base import Provider
+from .providers.key import ApiKey
 from .providers.registry import known_providers, provider_class, split_model
 from .transports import AsyncTransports, ThreadTransports, TransportChoice
 from .types import CacheMode, ChatRequest, Completion, Health, ImagePart, Message, ModelInfo, PullProgress, StreamEvent, TextPart
@@ -132,7 +133,7 @@ class Toolbox:
         self,
         *,
         base_urls: Mapping[str, str] | None,
-        api_keys: Mapping[str, str] | None,
+        api_keys: Mapping[str, ApiKey] | None,
         cache: ResponseCache | bool | None,
         journal: Journal | str | bool | None,
         retry: Retry | None,
@@ -174,7 +175,7 @@ class Toolbox:
     def make_provider(self, name: str) -> Provider:
         kind = provider_class(name)
         address = self.base_urls.get(name) or next(filter(None, map(settings.variable, kind.url_vars)), None)
-        key = self.api_keys.get(name) or (settings.variable(kind.key_var) if kind.key_var else None)
+        key = self.api_keys.get(name) or next(filter(None, map(settings.variable, kind.key_vars or filter(None, [kind.key_var]))), None)
         if kind.key_required and not key and not address:
             raise ConfigError(f"{name} needs a key: set {kind.key_var}, or give Client(api_keys={{{name!r}: ...}})")
         provider = kind(base_url=kind.read_address(address) if address else None, api_key=key)
@@ -254,7 +255,8 @@ class Client:
     base_urls : mapping, optional
         Provider name to address, for example ``{"ollama": "http://127.0.0.1:11434"}``.
     api_keys : mapping, optional
-        Provider name to key; by default each provider's own environment variable is read.
+        Provider name to key; by default each provider's own environment variable is read. A function in place of a key is called
+        for each request and may give another each time: ``{"azure": azure.identity.get_bearer_token_provider(...)}``.
     cache : ResponseCache or bool
         ``True`` keeps answers under ``TOOLKIT_HOME``; ``False`` keeps none.
     journal : Journal, str or bool
@@ -280,7 +282,7 @@ class Client:
         self,
         *,
         base_urls: Mapping[str, str] | None = None,
-        api_keys: Mapping[str, str] | None = None,
+        api_keys: Mapping[str, ApiKey] | None = None,
         cache: ResponseCache | bool | None = True,
         journal: Journal | str | bool | None = True,
         retry: Retry | None = None,
@@ -512,7 +514,7 @@ class AsyncClient:
         self,
         *,
         base_urls: Mapping[str, str] | None = None,
-        api_keys: Mapping[str, str] | None = None,
+        api_keys: Mapping[str, ApiKey] | None = None,
         cache: ResponseCache | bool | None = True,
         journal: Journal | str | bool | None = True,
         retry: Retry | None = None,
