@@ -171,7 +171,7 @@ class Call:
                 completion=completion,
                 error=error,
                 attempts=max(self.attempts, 1) if completion is None else completion.attempts,
-                base_url=self.provider.base_url,
+                base_url=self.provider.shown_url,
                 key=self.key,
                 record_content=self.policy.record_content,
             )
@@ -413,6 +413,7 @@ def arrived(call: Call, events: list[StreamEvent]) -> Steps[None]:
 def interrupted(error: httpx.HTTPError, call: Call, reader: Reader) -> ProviderError:
     """The error of a stream that broke off after it had begun, with what had arrived."""
     name, model = call.provider.name, call.request.model
+    call.provider.keys.wash(error)
     if isinstance(error, httpx.TimeoutException):
         ours: ProviderError = ProviderTimeoutError(f"{name} fell silent in the middle of its answer", provider=name, model=model)
     else:
@@ -425,6 +426,7 @@ def translated(error: Exception, provider: Provider, model: str | None) -> Provi
     """Turn what the transport raised into one of our errors, with the address and the next step."""
     if isinstance(error, ProviderError):
         return error
+    provider.keys.wash(error)
     where, why = provider.shown_url, provider.scrub(str(error) or type(error).__name__)
     facts: dict[str, Any] = {"provider": provider.name, "model": model}  # keyword arguments of an exception
     if isinstance(error, httpx.TimeoutException):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+import weakref
 from collections.abc import Callable
 
 from ..errors import AuthError, ConfigError
@@ -32,12 +35,14 @@ class KeySource:
         If it is nothing that a header can carry; the key itself is not shown.
     """
 
-    __slots__ = ("_function", "_given", "_provider")
+    __slots__ = ("__weakref__", "_function", "_given", "_provider")
 
     def __init__(self, key: ApiKey | None, provider: str) -> None:
         self._provider = provider
         self._function = key if callable(key) else None
         self._given: tuple[str, ...] = () if key is None or callable(key) else tuple(filter(None, [self._checked(key)]))
+        if key is not None:
+            GUARD.watch(self)
 
     def __repr__(self) -> str:
         return f"<KeySource of {self._provider}>"
@@ -57,9 +62,8 @@ class KeySource:
         try:
             key = self._function()
         except Exception as exc:
-            raise AuthError(
-                f"the function that gives the key of {self._provider} failed: {self.scrub(str(exc))}", provider=self._provider
-            ) from exc
+            self.wash(exc)
+            raise AuthError(f"the function that gives the key of {self._provider} failed: {exc}", provider=self._provider) from exc
         key = self._checked(key)
         if key not in self._given:
             self._given = (*self._given[1 - REMEMBERED :], key)
@@ -80,6 +84,14 @@ class KeySource:
                 text = without(text, key)
         return text
 
+    def wash(self, error: BaseException) -> None:
+        """Take all keys out of a chain of exceptions: who can't read an answer quotes it, and the answer may repeat the key."""
+        chain: BaseException | None = error
+        while chain is not None:
+            if self.scrub(repr(chain)) != repr(chain):
+                chain.args = (self.scrub(str(chain)),)
+            chain = chain.__cause__ or chain.__context__
+
 
 def without(text: str, key: str) -> str:
     r"""Replace a key in a text, or the beginning of it that is left.
@@ -98,3 +110,34 @@ def alike(text: str, other: str) -> int:
     """How many characters two texts have in common at their beginning."""
     pairs = enumerate(zip(text, other))
     return next((at for at, (one, two) in pairs if one != two), min(len(text), len(other)))
+
+
+TRANSPORT_LOGGERS = ("httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks")
+
+
+class LogGuard(logging.Filter):
+    """Takes keys out of what the transport logs at DEBUG: it shows the headers of answers, and a service may repeat a key in them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._sources: weakref.WeakSet[KeySource] = weakref.WeakSet()
+
+    def watch(self, source: KeySource) -> None:
+        """Look out for the keys of a source for as long as it lives."""
+        with self._lock:
+            self._sources.add(source)
+        for name in TRANSPORT_LOGGERS:
+            logging.getLogger(name).addFilter(self)  # does nothing the second time
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        with self._lock:
+            sources = list(self._sources)
+        message = record.getMessage()
+        for source in sources:
+            message = source.scrub(message)
+        record.msg, record.args = message, ()
+        return True
+
+
+GUARD = LogGuard()  # loggers belong to the process, and so does what watches them
