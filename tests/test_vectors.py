@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import httpx
@@ -9,7 +10,9 @@ import pytest
 
 from servers.http import Cut, Server, exchange_answer, exchange_writes
 from toolkit import AsyncClient, Client
-from toolkit.errors import ProviderError, StreamInterrupted
+from toolkit.errors import ContentFilterError, ProviderError, StreamInterrupted
+from toolkit.providers.azure import Azure
+from toolkit.providers.cohere import Cohere
 from toolkit.providers.huggingface import HuggingFace
 from toolkit.providers.lmstudio import LMStudio
 from toolkit.providers.ollama import Ollama
@@ -22,23 +25,38 @@ from toolkit.wire.steps import Emit, Send
 FOLDER = Path(__file__).parent / "vectors"
 ALL = {exchange["name"]: exchange for path in sorted(FOLDER.glob("*.json")) for exchange in json.loads(path.read_text("utf-8"))}
 PULLS = {name for name, exchange in ALL.items() if exchange["request"]["path"] == "/api/pull"}
-CHATS = sorted(
-    name for name, exchange in ALL.items() if exchange["request"]["path"].endswith(("/chat/completions", "/api/chat", "/api/generate"))
-)
+LISTS = {name for name, exchange in ALL.items() if "models" in exchange["expect"]}
+PICTURES = {name for name, exchange in ALL.items() if "images" in exchange["expect"]}
+CHAT_PATHS = ("/chat/completions", "/api/chat", "/api/generate", "/v2/chat")
+CHATS = sorted(name for name, exchange in ALL.items() if exchange["request"]["path"].partition("?")[0].endswith(CHAT_PATHS))
 SPEAKERS = {"lms": LMStudio, "or": OpenRouter, "hf": HuggingFace}  # by the first word of a name; the others speak the bare dialect
 STREAMS = [name for name in CHATS if "frames" in ALL[name]["response"]]
 
 
 def provider_of(exchange, origin="http://127.0.0.1:9"):
-    path = exchange["request"]["path"]
+    kind, path = kind_and_path(exchange)
+    return kind(base_url=origin + path)
+
+
+def kind_and_path(exchange):
+    """The provider that speaks an exchange, and the path of its base URL."""
+    name, path = exchange["name"], exchange["request"]["path"]
+    if name.startswith("azure"):
+        return Azure, path  # it reads whole addresses
+    if name.startswith("cohere"):
+        return Cohere, ""
     if path.endswith("/chat/completions"):
-        kind = SPEAKERS.get(exchange["name"].partition("-")[0], OpenAICompatible)
-        return kind(base_url=origin + path.removesuffix("/chat/completions"))
-    return Ollama(base_url=origin)
+        return SPEAKERS.get(name.partition("-")[0], OpenAICompatible), path.removesuffix("/chat/completions")
+    return Ollama, ""
+
+
+def model_of(exchange):
+    deployment = re.search("/deployments/([^/]+)/", exchange["request"]["path"])
+    return deployment[1] if deployment else exchange["request"]["json"]["model"]
 
 
 def request_of(exchange):
-    return ChatRequest(model=exchange["request"]["json"]["model"], messages=(Message(role="user", content="hi"),))
+    return ChatRequest(model=model_of(exchange), messages=(Message(role="user", content="hi"),))
 
 
 def body_of(exchange):
@@ -63,16 +81,27 @@ def check_reply(expected, reply):
     assert reply.text == expected["text"]
     assert reply.reasoning == expected.get("reasoning", "")
     assert reply.finish_reason == expected["finish_reason"]
-    usage = {"prompt_tokens": reply.usage.input_tokens, "completion_tokens": reply.usage.output_tokens}
-    stated = {"prompt_tokens": None, "completion_tokens": None, **expected.get("usage", {})}
-    if (cost := stated.pop("cost", None)) is not None:
-        assert reply.cost_usd == cost
-    assert usage == stated
+    check_usage(expected.get("usage"), reply)
     calls = [ToolCall(**call) for call in expected.get("tool_calls", [])]
     assert list(reply.tool_calls) == calls
     for name in ("tokens_per_second", "load_s"):
         if name in expected:
             assert reply.reported[name] == pytest.approx(expected[name])
+    for citation, found in zip(expected.get("citations", []), json.loads(reply.reported.get("citations", "[]")), strict=True):
+        assert citation.items() <= found.items()
+    if "detail" in expected:
+        assert reply.reported["content_filter"] == expected["detail"]
+    if "deployment" in expected:
+        assert reply.served_model == expected["model"]
+
+
+def check_usage(expected, reply):
+    names = {"input_tokens": reply.usage.input_tokens, "output_tokens": reply.usage.output_tokens}
+    names |= {"prompt_tokens": reply.usage.input_tokens, "completion_tokens": reply.usage.output_tokens}
+    names |= {name: reply.reported.get(name) for name in ("raw_input_tokens", "raw_output_tokens")}
+    names["cost"] = reply.cost_usd
+    if expected is not None:
+        assert expected == {name: names[name] for name in expected}
 
 
 def check_error(expected, error):
@@ -83,8 +112,9 @@ def check_error(expected, error):
     assert error.status == expected.get("status", error.status)
     assert error.retryable == expected.get("retryable", error.retryable)
     assert error.retry_after == expected.get("retry_after_s")
-    for word in expected.get("hint", "").split():
+    for word in [*expected.get("hint", "").split(), expected.get("detail", "")]:
         assert word in str(error)
+    assert isinstance(error, ContentFilterError) == (expected.get("finish_reason") == "content_filter")
 
 
 def read_stream(exchange, chunks):
@@ -144,9 +174,9 @@ def test_a_whole_answer_that_comes_where_a_stream_was_asked_for_is_read_all_the_
 
 
 def facts(exchange, server):
-    provider = provider_of(exchange, server.url)
-    model = f"{provider.name}/{exchange['request']['json']['model']}"
-    return {"base_urls": {provider.name: provider.base_url}, "cache": False, "journal": False, "retry": NO_RETRY}, model
+    kind, path = kind_and_path(exchange)
+    options = {"base_urls": {kind.name: server.url + path}, "cache": False, "journal": False, "retry": NO_RETRY}
+    return options, f"{kind.name}/{model_of(exchange)}"
 
 
 def ask_in_a_thread(options, model, stream):
@@ -198,6 +228,35 @@ def test_an_exchange_over_real_http_ends_as_the_sheet_says(name, ask):
     text = "".join(event.text for event in events if event.kind == "text") if events else None
     check(exchange["expect"], end, text)
     assert server.requests[0].path == exchange["request"]["path"].replace("/api/generate", "/api/chat")
+
+
+@pytest.mark.parametrize("name", sorted(LISTS))
+def test_the_models_are_those_of_the_sheet(name):
+    exchange = ALL[name]
+    key = next(value.removeprefix("Bearer ") for value in exchange["request"]["headers"].values())
+    with Server(lambda _request: exchange_answer(exchange)) as server:
+        kind, path = kind_and_path(exchange)
+        options = {"base_urls": {kind.name: server.url + path}, "api_keys": {kind.name: key}, "cache": False, "journal": False}
+        with Client(**options) as client:
+            assert [model.id for model in client.list_models(kind.name)] == exchange["expect"]["models"]
+    (asked,) = server.requests
+    assert asked.path == exchange["request"]["path"]
+    assert {name: asked.headers[name.lower()] for name in exchange["request"]["headers"]} == exchange["request"]["headers"]
+
+
+@pytest.mark.parametrize("name", sorted(PICTURES))
+def test_pictures_are_those_of_the_sheet(name):
+    exchange = ALL[name]
+    provider, asked = provider_of(exchange), exchange["request"]["json"]
+    width, height = map(int, asked["size"].split("x"))
+    extra = {name: value for name, value in asked.items() if name not in ("model", "prompt", "n", "size")}
+    request = ImageRequest(model=asked["model"], prompt=asked["prompt"], n=asked["n"], size=(width, height), extra=extra)
+    wire = provider.image_wire(request)
+    assert (wire.url, wire.body) == (f"http://127.0.0.1:9{exchange['request']['path']}", asked)
+    reply = answered(provider.make_images(request, wire), httpx.Response(exchange["response"]["status"], content=body_of(exchange)))
+    expected = exchange["expect"]
+    assert [{"mime_type": image.mime, "bytes": len(image.data)} for image in reply.images] == expected["images"]
+    assert {"input_tokens": reply.usage.input_tokens, "output_tokens": reply.usage.output_tokens} == expected["usage"]
 
 
 def test_a_download_shows_a_sum_that_never_shrinks_and_never_passes_the_total():

@@ -21,7 +21,7 @@ from .errors import CacheMiss, ConfigError, ProviderError, ProviderTimeoutError,
 from .keys import Wire, key_of
 from .monitor.outcomes import CallContext, Outcome
 from .pricing import Price, cost_of
-from .providers.base import Provider, Reader, request_id
+from .providers.base import Provider, Reader
 from .types import CacheMode, ChatRequest, Completion, ImageReply, ImageRequest, ImageResult, Kept, Provenance, Reply, StreamEvent, Timing
 from .wire.retry import Retry
 from .wire.steps import Emit, Join, Keep, Lookup, Read, Sleep, Steps, T
@@ -252,7 +252,7 @@ class Call:
                 completion=completion,
                 error=error,
                 attempts=max(self.attempts, 1) if completion is None else completion.attempts,
-                base_url=self.provider.base_url,
+                base_url=self.provider.shown_url,
                 key=self.key,
                 record_content=self.policy.record_content,
             )
@@ -411,8 +411,14 @@ def live(call: Call, *, keep: bool, landed: Callable[[Kept], None] | None = None
 
 
 def price_of(call: Call, reply: Reply | ImageReply) -> Price | None:
-    """The user's own price, or the one that the service listed. Listed prices are those of words, so pictures have none."""
-    own = call.policy.prices(call.context.model)
+    """The price of what was asked for; where that is an alias or a deployment, of the model that answered; else what the service listed.
+
+    Listed prices are those of words, so pictures have none.
+    """
+    prices = call.policy.prices
+    own = prices(call.context.model)
+    if own is None and reply.served_model:
+        own = prices(f"{call.context.provider}/{reply.served_model}")
     if own is not None or isinstance(reply, ImageReply):
         return own
     return call.provider.listed_price(call.request.model, reply.usage, call.at)
@@ -479,7 +485,7 @@ def streamed(call: Call) -> Steps[Reply]:
     reply = reader.close()
     if reader.tail:
         yield from arrived(call, reader.tail)
-    return reply if reply.request_id else replace(reply, request_id=request_id(response))
+    return reply if reply.request_id else replace(reply, request_id=provider.request_id(response))
 
 
 def arrived(call: Call, events: list[StreamEvent]) -> Steps[None]:
@@ -497,6 +503,7 @@ def arrived(call: Call, events: list[StreamEvent]) -> Steps[None]:
 def interrupted(error: httpx.HTTPError, call: Call, reader: Reader) -> ProviderError:
     """The error of a stream that broke off after it had begun, with what had arrived."""
     name, model = call.provider.name, call.request.model
+    call.provider.keys.wash(error)
     if isinstance(error, httpx.TimeoutException):
         ours: ProviderError = ProviderTimeoutError(f"{name} fell silent in the middle of its answer", provider=name, model=model)
     else:
@@ -509,6 +516,7 @@ def translated(error: Exception, provider: Provider, model: str | None) -> Provi
     """Turn what the transport raised into one of our errors, with the address and the next step."""
     if isinstance(error, ProviderError):
         return error
+    provider.keys.wash(error)
     where, why = provider.shown_url, provider.scrub(str(error) or type(error).__name__)
     facts: dict[str, Any] = {"provider": provider.name, "model": model}  # keyword arguments of an exception
     if isinstance(error, httpx.TimeoutException):

@@ -20,6 +20,7 @@ from .monitor.journal import Journal, open_journal
 from .monitor.outcomes import CallContext, Outcome
 from .pricing import Price
 from .providers.base import Provider
+from .providers.key import ApiKey
 from .providers.registry import known_providers, provider_class, split_model
 from .transports import AsyncTransports, ThreadTransports, TransportChoice
 from .types import (
@@ -184,7 +185,7 @@ class Toolbox:
         self,
         *,
         base_urls: Mapping[str, str] | None,
-        api_keys: Mapping[str, str] | None,
+        api_keys: Mapping[str, ApiKey] | None,
         cache: ResponseCache | bool | None,
         journal: Journal | str | bool | None,
         retry: Retry | None,
@@ -320,7 +321,8 @@ class Client:
     base_urls : mapping, optional
         Provider name to address, for example ``{"ollama": "http://127.0.0.1:11434"}``.
     api_keys : mapping, optional
-        Provider name to key; by default each provider's own environment variable is read.
+        Provider name to key; by default each provider's own environment variable is read. A function in place of a key is called
+        for each request and may give another each time: ``{"azure": azure.identity.get_bearer_token_provider(...)}``.
     cache : ResponseCache or bool
         ``True`` keeps answers under ``TOOLKIT_HOME``; ``False`` keeps none.
     journal : Journal, str or bool
@@ -347,7 +349,7 @@ class Client:
         self,
         *,
         base_urls: Mapping[str, str] | None = None,
-        api_keys: Mapping[str, str] | None = None,
+        api_keys: Mapping[str, ApiKey] | None = None,
         cache: ResponseCache | bool | None = True,
         journal: Journal | str | bool | None = True,
         retry: Retry | None = None,
@@ -653,7 +655,7 @@ class AsyncClient:
         self,
         *,
         base_urls: Mapping[str, str] | None = None,
-        api_keys: Mapping[str, str] | None = None,
+        api_keys: Mapping[str, ApiKey] | None = None,
         cache: ResponseCache | bool | None = True,
         journal: Journal | str | bool | None = True,
         retry: Retry | None = None,

@@ -21,11 +21,14 @@ from ..types import ChatRequest, Health, ImageReply, ImageRequest, ModelInfo, Pu
 from ..wire.retry import read_retry_after
 from ..wire.steps import Read, Send, Steps
 from ..wire.stream import paired
+from .key import ApiKey, KeySource
 
 __all__ = ["Fault", "Provider", "Reader"]
 
 BODY_IN_MESSAGES = 2_000
 
+
+REQUEST_IDS = ("apim-request-id", "x-request-id", "request-id", "x-generation-id", "x-debug-trace-id", "inference-id")
 
 DEFAULT_TIMEOUT_S = 600.0
 LONGEST_CONNECT_S = 10.0
@@ -67,24 +70,31 @@ class Provider:
     ----------
     base_url : str, optional
         Where the service is; by default the class's own address.
-    api_key : str, optional
-        The key. It is sent in a header and shown nowhere.
+    api_key : str or callable, optional
+        The key, or a function that is called for it at each request. It is sent in a header and shown nowhere.
     """
 
     name: ClassVar[str]
     base_url: str
     key_var: ClassVar[str | None] = None
+    key_vars: ClassVar[tuple[str, ...]] = ()
+    """All variables that may hold the key, where ``key_var`` is not the only one; the first that is set counts."""
     url_vars: ClassVar[tuple[str, ...]] = ()
     key_required: ClassVar[bool] = False
     free: ClassVar[bool] = False
     """Whether a call costs nothing (it runs on the user's own machine)."""
 
-    def __init__(self, *, base_url: str | None = None, api_key: str | None = None) -> None:
+    def __init__(self, *, base_url: str | None = None, api_key: ApiKey | None = None) -> None:
         self.base_url = (self.read_address(base_url) if base_url else self.base_url).rstrip("/")
-        self.api_key = api_key
+        self.keys = KeySource(api_key, self.name)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {self.shown_url}>"
+
+    @property
+    def api_key(self) -> str | None:
+        """The key to send now."""
+        return self.keys.get()
 
     @property
     def url(self) -> httpx.URL:
@@ -103,7 +113,7 @@ class Provider:
     @classmethod
     def find_key(cls) -> str | None:
         """Find the key where this service's users usually keep it."""
-        return settings.variable(cls.key_var) if cls.key_var else None
+        return next(filter(None, map(settings.variable, cls.key_vars or filter(None, [cls.key_var]))), None)
 
     # --- what a dialect fills in -------------------------------------------------------------------------------------
 
@@ -163,7 +173,8 @@ class Provider:
 
     def auth_headers(self) -> dict[str, str]:
         """Who asks: it does not change the answer, so it is no part of the cache key."""
-        return {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        key = self.api_key
+        return {"authorization": f"Bearer {key}"} if key else {}
 
     def headers(self) -> dict[str, str]:
         """What this service wants to be told besides the question; part of the cache key, so no secrets."""
@@ -227,7 +238,7 @@ class Provider:
             self.scrub(hinted(told, self.hint(status, model, fault.message))),
             provider=self.name,
             model=model,
-            request_id=request_id(response),
+            request_id=self.request_id(response),
             retryable=fault.retryable if retryable is None else retryable,
             retry_after=fault.retry_after if wish is None else wish,
         )
@@ -243,6 +254,11 @@ class Provider:
         error.status = 200  # the code inside says what kind of error it is; this is what HTTP said
         return error
 
+    def request_id(self, response: httpx.Response) -> str | None:
+        """The service's own id of a request, for its support."""
+        found = next(filter(None, map(response.headers.get, REQUEST_IDS)), None)
+        return None if found is None else self.scrub(found)
+
     def bad_reply(self, why: str, request: ChatRequest, status: int | None = None) -> errors.ReplyError:
         return errors.ReplyError(self.scrub(f"{self.name}: {why}"), provider=self.name, model=request.model, status=status)
 
@@ -252,9 +268,7 @@ class Provider:
 
     def scrub(self, text: str) -> str:
         """Take our key out of a text that a service wrote, and halves of characters, which can't be printed."""
-        if self.api_key and len(self.api_key) > 3:
-            text = text.replace(self.api_key, "[key]")
-        return paired(text)
+        return paired(self.keys.scrub(text))
 
 
 @lru_cache(maxsize=256)
@@ -274,11 +288,6 @@ def day_of(response: httpx.Response) -> str | None:
         return parsedate_to_datetime(response.headers["date"]).date().isoformat()
     except (KeyError, ValueError):
         return None
-
-
-def request_id(response: httpx.Response) -> str | None:
-    headers: Mapping[str, str] = response.headers
-    return headers.get("x-request-id") or headers.get("request-id") or headers.get("x-generation-id") or headers.get("inference-id")
 
 
 def should_retry(response: httpx.Response) -> bool | None:
@@ -312,6 +321,7 @@ def hinted(told: str, hint: str) -> str:
 
 CODES: dict[str, type[errors.ProviderError]] = {
     "authentication_error": errors.AuthError,
+    "contentFilter": errors.ContentFilterError,
     "content_filter": errors.ContentFilterError,
     "content_policy_violation": errors.ContentFilterError,
     "context_length_exceeded": errors.RequestError,

@@ -16,7 +16,7 @@ from ..errors import ProviderError, ReplyError, StreamInterrupted
 from ..types import NO_USAGE, ChatRequest, EventKind, FinishReason, Reply, StreamEvent, TokenLogprob, ToolCall
 from ..wire.fastjson import loads
 from ..wire.stream import MAX_EVENT_BYTES, Surrogates, paired
-from .base import Provider, message_of, request_id
+from .base import Provider, message_of
 
 __all__ = ["Decoder", "StreamReader", "ToolCalls", "count", "fields_of", "number", "objects", "read_json", "read_logprobs", "words"]
 
@@ -237,9 +237,9 @@ class StreamReader(ABC, Generic[ItemT]):
         self.done = self.done or not self.marks_its_end
         self._judge()
         if self.failure is not None:
-            self.failure.request_id = self.failure.request_id or request_id(response)
+            self.failure.request_id = self.failure.request_id or self.provider.request_id(response)
             raise self.failure
-        return self.reply(request_id(response))
+        return self.reply(self.provider.request_id(response))
 
     def reply(self, request_id: str | None = None) -> Reply:
         calls = self.calls.read()
@@ -385,7 +385,7 @@ def read_json(provider: Provider, response: httpx.Response, model: str | None = 
     kind = response.headers.get("content-type", "no content type")
     message = f"{provider.name} sent no JSON object but {described(response.content)} ({kind})"
     raise ReplyError(
-        provider.scrub(message), provider=provider.name, model=model, status=response.status_code, request_id=request_id(response)
+        provider.scrub(message), provider=provider.name, model=model, status=response.status_code, request_id=provider.request_id(response)
     )
 
 
