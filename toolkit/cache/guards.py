@@ -23,13 +23,16 @@ PLACES = 1 << 31
 class _LockFile:
     """One open file and the bytes of it that this process has locked, or is about to."""
 
-    __slots__ = ("__weakref__", "descriptor", "file_id", "taken")
+    __slots__ = ("__weakref__", "descriptor", "taken")
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        self.file_id = _id_of(os.fstat(self.descriptor))
         self.taken: dict[int, object] = {}
+
+    @property
+    def removed(self) -> bool:
+        return os.fstat(self.descriptor).st_nlink == 0
 
     def take(self, place: int, owner: object) -> bool:
         if self.taken.setdefault(place, owner) is not owner:  # atomic: somebody else in this process has it
@@ -83,20 +86,14 @@ class Guards:
 
     def file(self) -> _LockFile:
         """Return the open file, a new one where it was removed from under us."""
-        if self._file is None or not self._is_current(self._file):
+        if self._file is None or self._file.removed:
             with _opening:
                 name = os.path.realpath(self._path)
                 known = _open_files.get(name)
-                if known is None or not self._is_current(known):
+                if known is None or known.removed:
                     known = _open_files[name] = _LockFile(self._path)
                 self._file = known
         return self._file
-
-    def _is_current(self, file: _LockFile) -> bool:
-        try:
-            return _id_of(os.stat(self._path)) == file.file_id  # noqa: PTH116 - a path object costs as much as the call itself
-        except OSError:
-            return False
 
 
 class FileGuard:
@@ -128,10 +125,6 @@ class FileGuard:
         file, self._file = self._file, None
         if file is not None:
             file.give_back(self._place)
-
-
-def _id_of(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
 
 
 if sys.platform == "win32":
