@@ -13,6 +13,7 @@ import time
 import weakref
 from collections import namedtuple
 from dataclasses import dataclass
+from typing import ClassVar
 
 import joblib
 import numpy as np
@@ -541,25 +542,37 @@ def test_a_folder_that_cannot_be_used_costs_one_warning_and_the_work_goes_on(tmp
     assert "are not kept on disk" in caplog.text
 
 
-def test_an_event_loop_runs_on_while_a_persistent_result_is_read_and_written(tmp_path, no_kept_calls):
-    asyncio.run(memoize(describe_later, persist=True, store=tmp_path)(1))
-    gc.collect()  # closes the connection, so that the file can be locked
-    file = sqlite3.connect(tmp_path / "entries-v1.sqlite", isolation_level=None, check_same_thread=False)
-    work = memoize(describe_later, persist=True, store=tmp_path)
+class Travelling:
+    """Notes the threads in which it is pickled and unpickled."""
 
-    async def main():
-        file.execute("PRAGMA locking_mode = EXCLUSIVE")
-        file.execute("BEGIN EXCLUSIVE")
-        known, new = asyncio.create_task(work(1)), asyncio.create_task(work(2))
-        for _ in range(1000):
-            await asyncio.sleep(0)
-        assert not known.done()
-        assert not new.done()
-        file.close()
-        return await asyncio.gather(known, new)
+    packed: ClassVar[list] = []
+    unpacked: ClassVar[list] = []
 
-    assert asyncio.run(main()) == [[1], [2]]
-    assert kept_calls == [1, 2]
+    def __reduce__(self):
+        self.packed.append(threading.get_ident())
+        return unpack, ()
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+def unpack():
+    Travelling.unpacked.append(threading.get_ident())
+    return Travelling()
+
+
+async def travel():
+    kept_calls.append(threading.get_ident())
+    return Travelling()
+
+
+def test_a_persistent_coroutine_function_runs_on_its_loop_and_is_read_and_written_elsewhere(tmp_path, no_kept_calls):
+    for _ in range(2):
+        asyncio.run(memoize(travel, persist=True, store=tmp_path)())
+    here = threading.get_ident()
+    assert kept_calls == [here]
+    assert (len(Travelling.packed), len(Travelling.unpacked)) == (1, 1)
+    assert here not in Travelling.packed + Travelling.unpacked
 
 
 def refuse(reason):
