@@ -302,10 +302,10 @@ def check_cache(cache: Any) -> None:  # what a user gave us
 
 
 def open_cache(cache: ResponseCache | bool | None) -> ResponseCache | None:
-    """``True`` is the shared cache in the toolkit's folder, ``None`` or ``False`` none at all."""
+    """``True`` is the cache that ``TOOLKIT_CACHE`` names, ``None`` or ``False`` none at all."""
     if isinstance(cache, ResponseCache):
         return cache
-    return ResponseCache(settings.cache_folder()) if cache else None
+    return ResponseCache(settings.cache_folder(), url=settings.cache_url()) if cache else None
 
 
 def unwell(name: str, error: Exception) -> Health:

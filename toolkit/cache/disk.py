@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from ..types import CacheTier
 from .base import MISS, Miss, StoreInfo
 from .entries import Entries
+from .guards import FileGuard, Guards
 
 __all__ = ["DiskStore"]
 
@@ -73,6 +74,7 @@ class DiskStore:
         _require_positive("max_bytes", max_bytes)
         _require_positive("default_ttl_s", default_ttl_s)
         self.entries = Entries(Path(folder), clock=clock)
+        self._guards = Guards(Path(folder))
         self._max_bytes = max_bytes
         self._default_ttl_s = default_ttl_s
 
@@ -90,6 +92,10 @@ class DiskStore:
         self.entries.write(f"{NAMESPACE}/{key}", value, kind="json", ttl_s=self._default_ttl_s if ttl_s is None else ttl_s)
         if self._max_bytes is not None and self.entries.info().size_bytes > self._max_bytes:
             self.entries.prune(max_bytes=LOW_WATER * self._max_bytes, give_back=False)
+
+    def guard(self, key: str) -> FileGuard:
+        """Return the lock of a key: of all processes that use this folder, one at a time holds it."""
+        return self._guards.guard(key)
 
     def delete(self, key: str) -> bool:
         """Forget a key; say whether there was something to forget."""
