@@ -175,7 +175,7 @@ class Toolbox:
     def make_provider(self, name: str) -> Provider:
         kind = provider_class(name)
         address = self.base_urls.get(name) or next(filter(None, map(settings.variable, kind.url_vars)), None)
-        key = self.api_keys.get(name) or next(filter(None, map(settings.variable, kind.key_vars or filter(None, [kind.key_var]))), None)
+        key = self.api_keys.get(name) or kind.find_key()
         if kind.key_required and not key and not address:
             raise ConfigError(f"{name} needs a key: set {kind.key_var}, or give Client(api_keys={{{name!r}: ...}})")
         provider = kind(base_url=kind.read_address(address) if address else None, api_key=key)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NoReturn, Protocol
 
 import httpx
 
-from .. import errors
+from .. import errors, settings
 from ..keys import Wire
 from ..types import ChatRequest, Health, ImageReply, ImageRequest, ModelInfo, PullProgress, Reply, StreamEvent
 from ..wire.retry import read_retry_after
@@ -96,6 +96,12 @@ class Provider:
     def read_address(cls, text: str) -> str:
         """Read the base URL from what a user or a variable gave; some services have a notation of their own."""
         return text.strip()
+
+    @classmethod
+    def find_key(cls) -> str | None:
+        """Find the key where this service's users usually keep it."""
+        names = cls.key_vars or filter(None, [cls.key_var])
+        return next(filter(None, map(settings.variable, names)), None)
 
     # --- what a dialect fills in -------------------------------------------------------------------------------------
 
