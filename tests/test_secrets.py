@@ -59,7 +59,7 @@ class Threads:
     """Asks with ``Client``; every method gives what there is to look at afterwards."""
 
     def __init__(self, url, provider, key=KEY):
-        self.options = {"base_urls": {provider: url} if url else None, "api_keys": {provider: key}}
+        self.options = {"base_urls": {provider: url} if url else None, "api_keys": {provider: key}, "transport": "httpx"}
         self.provider = provider
 
     def __call__(self, model, stream):

@@ -113,7 +113,8 @@ class Provider:
     @classmethod
     def find_key(cls) -> str | None:
         """Find the key where this service's users usually keep it."""
-        return next(filter(None, map(settings.variable, cls.key_vars or filter(None, [cls.key_var]))), None)
+        names = cls.key_vars or filter(None, [cls.key_var])
+        return next(filter(None, map(settings.variable, names)), None)
 
     # --- what a dialect fills in -------------------------------------------------------------------------------------
 
