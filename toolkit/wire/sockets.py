@@ -105,9 +105,9 @@ class SocketTransport(httpx.BaseTransport):
             if not connection.stale(now):
                 return connection
             connection.close()
-        return self._connect(request, origin, timeout_s)
+        return self._connect(origin, timeout_s)
 
-    def _connect(self, request: httpx.Request, origin: Origin, timeout_s: float | None) -> Connection:
+    def _connect(self, origin: Origin, timeout_s: float | None) -> Connection:
         scheme, host, port = origin
         if scheme not in ("http", "https"):
             raise httpx.UnsupportedProtocol(f"the address has to begin with http:// or https://, not {scheme}://")
