@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,9 @@ __all__ = ["DiskStore"]
 NAMESPACE = "answers"
 LOW_WATER = 0.9
 """A store that has grown too large is pruned to this share of its limit, so that not every write prunes."""
+
+LOOK_EVERY = 0.01
+"""How full the store is is asked after writing this share of its limit, so that not every write asks."""
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +80,7 @@ class DiskStore:
         self.entries = Entries(Path(folder), clock=clock)
         self._guards = Guards(Path(folder))
         self._max_bytes = max_bytes
+        self._unseen_bytes = math.inf  # the first write looks how full the store is
         self._default_ttl_s = default_ttl_s
 
     def get(self, key: str) -> bytes | Miss:
@@ -90,8 +95,11 @@ class DiskStore:
             _log.warning("an answer of %d bytes is not kept: the disk cache may hold %d", len(value), self._max_bytes)
             return
         self.entries.write(f"{NAMESPACE}/{key}", value, kind="json", ttl_s=self._default_ttl_s if ttl_s is None else ttl_s)
-        if self._max_bytes is not None and self.entries.info().size_bytes > self._max_bytes:
-            self.entries.prune(max_bytes=LOW_WATER * self._max_bytes, give_back=False)
+        self._unseen_bytes += len(value)
+        if self._max_bytes is not None and self._unseen_bytes > LOOK_EVERY * self._max_bytes:
+            self._unseen_bytes = 0
+            if self.entries.info().size_bytes > self._max_bytes:
+                self.entries.prune(max_bytes=LOW_WATER * self._max_bytes, give_back=False)
 
     def guard(self, key: str) -> FileGuard:
         """Return the lock of a key: of all processes that use this folder, one at a time holds it."""

@@ -156,6 +156,8 @@ class Entries:
         self._local = threading.local()
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
         self._uses: dict[int, float] = {}
+        self._writing = threading.Lock()
+        """Threads queue here: SQLite would let them try again and again, asleep in between for longer than a write takes."""
         _every_entries.add(self)
 
     def __reduce__(self) -> tuple[Callable[..., Entries], tuple[Path, Callable[[], float]]]:
@@ -190,7 +192,8 @@ class Entries:
         now = self._clock()
         expires_at = None if ttl_s is None else now + ttl_s
         row = (path, kind, _checksum(path, value), len(path) + len(value), now, now, expires_at, value)
-        self._run(lambda connection: connection.execute(_WRITE, row))
+        with self._writing:
+            self._run(lambda connection: connection.execute(_WRITE, row))
 
     def describe(self, path: str, metadata: bytes) -> None:
         """Put a description beside the value at a path."""
@@ -464,6 +467,7 @@ def _after_fork() -> None:
     _opening = threading.Lock()  # a thread that only the parent has may have held it
     for entries in list(_every_entries):
         entries._local = threading.local()  # the handles in it are let go of, see _inherited
+        entries._writing = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
