@@ -456,6 +456,9 @@ class AsyncHands:
         if self.claim is None:
             return
         if self.claim.blocks:
-            asyncio.get_running_loop().run_in_executor(None, self.claim.release)
+            try:
+                asyncio.get_running_loop().run_in_executor(None, self.claim.release)
+            except RuntimeError:  # the loop is being shut down
+                self.claim.release()
         else:
             self.claim.release()

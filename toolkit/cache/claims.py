@@ -59,6 +59,6 @@ class Claim:
         """Give back what was taken, the last first; a ``take`` after this one takes nothing."""
         self._over = True
         with self._lock:
-            while self._held:
-                self._held -= 1
-                self._guards[self._held].release()
+            self._held = 0
+            for guard in reversed(self._guards):  # all of them: an interrupt may have come right after one was taken
+                guard.release()

@@ -190,7 +190,7 @@ class _TierGuard:
         try:  # also while the tier is left alone: a lock that stays would hold up others
             self._guard.release()
         except Exception as error:  # noqa: BLE001 - as in the breaker
-            self._tier.writing.note_failure(error)
+            self._tier.writing.note_failure(error, quietly=self._tier.reading.failing)
 
 
 @dataclass(slots=True)
