@@ -226,7 +226,7 @@ class Turnstile:
 
 def test_a_lock_that_was_taken_when_the_interrupt_came_is_given_back():
     turnstile = Turnstile()
-    claim = Claim([turnstile], look=lambda: None)
+    claim = Claim([turnstile], lambda: None, blocks=False)
     with pytest.raises(KeyboardInterrupt):
         claim.take()
     assert turnstile.held
@@ -252,6 +252,17 @@ def test_a_call_that_ends_early_leaves_no_lock_behind(redis_server, shut):
         asyncio.run(main())
     with redis_server.client() as client:
         assert client.keys("toolkit:v1:lock:*") == []
+
+
+def test_only_a_claim_on_a_folder_alone_is_taken_on_an_event_loop_itself(tmp_path):
+    class Shelf(DiskStore):
+        """A store that somebody wrote, without locks."""
+
+        guard = None
+
+    disk, shelf, redis = DiskStore(tmp_path), Shelf(tmp_path / "shelf"), RedisStore("redis://localhost")
+    blocks = [ResponseCache(stores=stores).claim("key").blocks for stores in ([disk], [disk, shelf], [disk, redis])]
+    assert blocks == [False, True, True]
 
 
 def test_pauses_between_two_tries_grow_to_a_twentieth_of_a_second(tmp_path):
