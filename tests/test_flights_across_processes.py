@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 
+import httpx
 import pytest
 
 from servers.chat_completions import ChatService
@@ -15,6 +16,7 @@ from servers.http import Answer, Gate
 from servers.redis import RedisServer
 from toolkit.cache import ResponseCache
 from toolkit.cache.base import MISS, Found
+from toolkit.cache.claims import Claim
 from toolkit.cache.disk import DiskStore
 from toolkit.cache.flights import Landed
 from toolkit.cache.guards import FILE_NAME, Guards
@@ -207,6 +209,60 @@ def test_a_claim_that_was_released_takes_nothing_any_more(tmp_path):
 
 def test_a_cache_in_memory_has_nothing_to_claim():
     assert ResponseCache().claim("key") is None
+
+
+class Turnstile:
+    """A lock that is taken right before the user interrupts."""
+
+    blocks, held = False, False
+
+    def take(self):
+        self.held = True
+        raise KeyboardInterrupt
+
+    def release(self):
+        self.held = False
+
+
+def test_a_lock_that_was_taken_when_the_interrupt_came_is_given_back():
+    turnstile = Turnstile()
+    claim = Claim([turnstile], lambda: None, blocks=False)
+    with pytest.raises(KeyboardInterrupt):
+        claim.take()
+    assert turnstile.held
+    claim.release()
+    assert not turnstile.held
+
+
+@pytest.mark.parametrize("shut", [asyncio.CancelledError, KeyboardInterrupt])
+def test_a_call_that_ends_early_leaves_no_lock_behind(redis_server, shut):
+    cache = ResponseCache(stores=[RedisStore(redis_server.url)])
+
+    class Interrupting(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request):
+            raise shut
+
+    async def main():
+        async with AsyncClient(
+            base_urls={"openai_compatible": "http://one.invalid/v1"}, cache=cache, journal=False, transport=Interrupting
+        ) as client:
+            await client.generate_text(MODEL, "same")
+
+    with pytest.raises(shut):
+        asyncio.run(main())
+    with redis_server.client() as client:
+        assert client.keys("toolkit:v1:lock:*") == []
+
+
+def test_only_a_claim_on_a_folder_alone_is_taken_on_an_event_loop_itself(tmp_path):
+    class Shelf(DiskStore):
+        """A store that somebody wrote, without locks."""
+
+        guard = None
+
+    disk, shelf, redis = DiskStore(tmp_path), Shelf(tmp_path / "shelf"), RedisStore("redis://localhost")
+    blocks = [ResponseCache(stores=stores).claim("key").blocks for stores in ([disk], [disk, shelf], [disk, redis])]
+    assert blocks == [False, True, True]
 
 
 def test_pauses_between_two_tries_grow_to_a_twentieth_of_a_second(tmp_path):

@@ -370,7 +370,7 @@ class AsyncHands:
     async def lead(self, flight: Flight[Kept], claim: Claim) -> Joined:
         """Be the one who asks among all processes, or take what another one brought meanwhile."""
         try:
-            while not await asyncio.to_thread(claim.take):
+            while not (await asyncio.to_thread(claim.take) if claim.blocks else claim.take()):
                 await asyncio.sleep(claim.pause_s())
         except BaseException:  # cancelled: somebody else in this process takes over
             flight.abandon()
@@ -456,6 +456,9 @@ class AsyncHands:
         if self.claim is None:
             return
         if self.claim.blocks:
-            asyncio.get_running_loop().run_in_executor(None, self.claim.release)
+            try:
+                asyncio.get_running_loop().run_in_executor(None, self.claim.release)
+            except RuntimeError:  # the loop is being shut down
+                self.claim.release()
         else:
             self.claim.release()

@@ -45,9 +45,10 @@ class _LockFile:
                 self.taken.pop(place, None)
         return locked
 
-    def give_back(self, place: int) -> None:
-        _unlock(self.descriptor, place)
-        self.taken.pop(place, None)
+    def give_back(self, place: int, owner: object) -> None:
+        if self.taken.get(place) is owner:
+            _unlock(self.descriptor, place)
+            self.taken.pop(place, None)
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):  # not where opening failed
@@ -115,16 +116,14 @@ class FileGuard:
         OSError
             If the file can't be made or locked.
         """
-        file = self._guards.file()
-        if file.take(self._place, self):
-            self._file = file
-        return self._file is not None
+        self._file = file = self._guards.file()
+        return file.take(self._place, self)
 
     def release(self) -> None:
         """Give the lock back; does nothing if it is not held."""
         file, self._file = self._file, None
         if file is not None:
-            file.give_back(self._place)
+            file.give_back(self._place, self)
 
 
 if sys.platform == "win32":

@@ -311,10 +311,15 @@ class RedisGuard:
         CacheError
             If the server can't be reached.
         """
-        token = os.urandom(16).hex()
-        if self._store.take_lease(self._key, token):
-            self._token = token
-        return self._token is not None
+        self._token = os.urandom(16).hex()
+        try:
+            taken = self._store.take_lease(self._key, self._token)
+        except CacheError:  # where the server has it all the same, it ends with its lease
+            self._token = None
+            raise
+        if not taken:
+            self._token = None
+        return taken
 
     def release(self) -> None:
         """Give the lock back; does nothing if it is not held.

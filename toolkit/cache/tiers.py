@@ -190,7 +190,7 @@ class _TierGuard:
         try:  # also while the tier is left alone: a lock that stays would hold up others
             self._guard.release()
         except Exception as error:  # noqa: BLE001 - as in the breaker
-            self._tier.writing.note_failure(error)
+            self._tier.writing.note_failure(error, quietly=self._tier.reading.failing)
 
 
 @dataclass(slots=True)
@@ -315,7 +315,10 @@ class ResponseCache:
     def claim(self, key: str) -> Claim | None:
         """Return a claim to ask in the name of all processes that share a tier; ``None`` if none is shared."""
         guards = [guard for tier in self._tiers if (guard := tier.guard(key)) is not None]
-        return Claim(guards, lambda: self._landed_elsewhere(key)) if guards else None
+        if not guards:
+            return None
+        blocks = len(guards) < len(self._tiers) or any(guard.blocks for guard in guards)  # a tier without locks may be anything
+        return Claim(guards, lambda: self._landed_elsewhere(key), blocks=blocks)
 
     def set(self, key: str, kept: Kept) -> None:
         """Keep an answer in every tier."""
