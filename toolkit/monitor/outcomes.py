@@ -112,6 +112,7 @@ class Outcome:
             text_chars=len(text) if text is not None else None,
             prompt=prompt if content else None,
             text=text if content else None,
+            answer_bytes=answer_bytes(done),
         )
 
     def error_row(self, error: BaseException) -> ErrorRecord:
@@ -134,6 +135,14 @@ class Outcome:
             stack=stack[-STACK_LIMIT:],
             context=json.dumps(facts),
         )
+
+
+def answer_bytes(done: Completion | ImageResult | None) -> int | None:
+    """How much was answered, in bytes; ``None`` for a call that failed."""
+    if done is None:
+        return None
+    pictures = sum(len(image.data) for image in done.images) if isinstance(done, ImageResult) else 0
+    return pictures + len(done.text.encode("utf-8", "surrogatepass"))
 
 
 def prompt_text(request: ChatRequest | ImageRequest) -> str:
