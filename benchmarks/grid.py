@@ -96,10 +96,10 @@ def by_gather(post: Callable[[Place], AsyncIterator[Post]], place: Place, prompt
         runner.run(manager.__aexit__(None, None, None))
 
 
-async def httpx_posts(place: Place, kept_alive: int) -> AsyncIterator[Post]:
+async def httpx_posts(place: Place) -> AsyncIterator[Post]:
     import httpx
 
-    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=100, max_keepalive_connections=kept_alive), timeout=60) as client:
+    async with httpx.AsyncClient(timeout=60) as client:
 
         async def post(model: str, prompt: str) -> object:
             body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
@@ -145,8 +145,7 @@ def tables(prompts: int = PROMPTS) -> tuple[Table, ...]:
                 "order. The toolkit keeps every answer on disk and writes its journal; the others do nothing but ask."
             ),
             contestants=(
-                gathered(HTTPX, functools.partial(httpx_posts, kept_alive=20), "httpx"),
-                gathered("httpx, gather, 64 kept alive", functools.partial(httpx_posts, kept_alive=WIDTH)),
+                gathered(HTTPX, httpx_posts, "httpx"),
                 Contestant(OURS, functools.partial(ours, prompts=prompts), ("model-comparison-toolkit",)),
                 Contestant(FAST, functools.partial(ours, transport="fast", prompts=prompts), ("pyreqwest",)),
                 gathered(OPENAI, openai_posts, "openai"),

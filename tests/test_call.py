@@ -393,3 +393,12 @@ def test_a_missing_key_names_its_variable():
 def test_a_misspelt_provider_in_the_settings_is_told():
     with pytest.raises(errors.ConfigError, match="ollama"):
         Client(base_urls={"olama": "http://127.0.0.1:1"}, journal=False)
+
+
+def test_the_journal_knows_how_many_bytes_were_answered():
+    with Client(cache=False) as client:
+        client.generate_text("scripted/echo", "größer")
+        assert client.journal.flush()
+    from toolkit import monitor
+
+    assert monitor.calls()["answer_bytes"].tolist() == [8]

@@ -137,9 +137,9 @@ def test_a_damaged_journal_is_an_error_and_not_an_empty_frame(tmp_path):
 
 
 def test_cache_stats_count_each_tier_by_the_look_ups_that_reached_it(record, path):
-    record(6, provenance="replayed", cache_tier="memory", saved_s=1.0, saved_usd=0.5)
-    record(1, provenance="replayed", cache_tier="disk", saved_s=2.0)
-    record(2, provenance="coalesced", saved_s=0.25, saved_usd=0.25)
+    record(6, provenance="replayed", cache_tier="memory", saved_s=1.0, saved_usd=0.5, answer_bytes=100)
+    record(1, provenance="replayed", cache_tier="disk", saved_s=2.0, answer_bytes=1000)
+    record(2, provenance="coalesced", saved_s=0.25, saved_usd=0.25, answer_bytes=10)
     record(3)
     record(5, status="error", provenance=None)
     table = monitor.cache_stats(journal=path)
@@ -149,6 +149,7 @@ def test_cache_stats_count_each_tier_by_the_look_ups_that_reached_it(record, pat
         ["scripted/a", "disk", 1, 3, 0],
     ]
     assert table["hit_rate"].tolist() == [0.7, 0.6, 0.25]
+    assert table["bytes"].tolist() == [1620, 600, 1000]
     assert table["saved_s"].tolist() == [8.5, 6.0, 2.0]
     assert table["saved_usd"].tolist() == [3.5, 3.0, 0.0]
 

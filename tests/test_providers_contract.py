@@ -3,14 +3,18 @@
 import asyncio
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from servers import cohere
+from servers.azure import AzureService
 from servers.chat_completions import ChatService, changed, chunk, error_event
 from servers.http import CUT, RESET_CONNECTION, Answer, Gate, Pause, Server, json_answer, nd, page_answer, sse
+from servers.huggingface import HuggingFaceService
 from servers.ollama import OllamaService
+from servers.openrouter import OpenRouterService
 from toolkit import AsyncClient, Client
 from toolkit.errors import (
     AuthError,
@@ -29,6 +33,7 @@ from toolkit.errors import (
 from toolkit.providers.lmstudio import LMStudio
 from toolkit.providers.ollama import Ollama, read_host
 from toolkit.providers.openai_compatible import OpenAICompatible
+from toolkit.providers.registry import provider_class
 from toolkit.types import ChatRequest, ImagePart, Message, TextPart, TokenLogprob, ToolCall, Usage
 from toolkit.wire.retry import NO_RETRY, Retry
 
@@ -46,15 +51,28 @@ class Case:
     model: str
     piece: Any  # a text to the bytes of one piece of a stream
     error: bytes  # in the middle of a stream
+    key_header: tuple[str, str] = ("authorization", f"Bearer {KEY}")
+    names: dict[str, str] = field(default_factory=dict)  # of options, where the service has its own
 
 
 CASES = [
     Case("openai_compatible", ChatService, "/v1", "demo-small", lambda text: sse(chunk({"content": text})), error_event("It broke")),
     Case("lmstudio", ChatService, "/v1", "demo-small", lambda text: sse(chunk({"content": text})), error_event("It broke")),
+    Case("openrouter", OpenRouterService, "/api/v1", "demo-small", lambda text: sse(chunk({"content": text})), error_event("It broke")),
+    Case("huggingface", HuggingFaceService, "/v1", "demo-small", lambda text: sse(chunk({"content": text})), sse({"error": "It broke"})),
     Case(
-        "ollama", OllamaService, "", "alpine:4b", lambda text: nd({"message": {"content": text}, "done": False}), nd({"error": "It broke"})
+        "azure", AzureService, "/openai/v1", "demo-small", lambda text: sse(chunk({"content": text})), error_event("It broke"),
+        key_header=("api-key", KEY), names={"max_tokens": "max_completion_tokens"},
     ),
-]
+    Case(
+        "cohere", cohere.CohereService, "", "demo-small", cohere.piece, cohere.end_event("ERROR", error="It broke"),
+        names={"top_p": "p", "stop": "stop_sequences"},
+    ),
+    Case(
+        "ollama", OllamaService, "", "alpine:4b", lambda text: nd({"message": {"content": text}, "done": False}), nd({"error": "It broke"}),
+        names={"max_tokens": "num_predict"},
+    ),
+]  # fmt: skip
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.provider)
@@ -154,7 +172,8 @@ def test_an_answer_is_read_whole(driver, case, stream):
     assert completion.provenance == "live"
     assert completion.attempts == 1
     (request,) = server.requests
-    assert request.headers["authorization"] == f"Bearer {KEY}"
+    name, value = case.key_header
+    assert request.headers[name] == value
     assert request.json["stream"] is True if stream else not request.json.get("stream")
 
 
@@ -163,10 +182,8 @@ def test_options_reach_the_service(driver, case, stream):
     _, server = ask(driver, case, stream, arguments=arguments)
     body = server.requests[0].json
     sampling = body["options"] if case.provider == "ollama" else body
-    limit = "num_predict" if case.provider == "ollama" else "max_tokens"
-    assert {name: sampling[name] for name in ("temperature", "top_p", "stop", "seed", limit)} == {
-        "temperature": 0.5, "top_p": 0.9, "stop": ["\n"], "seed": 3, limit: 9,
-    }  # fmt: skip
+    sent = {name: sampling[case.names.get(name, name)] for name in ("temperature", "top_p", "stop", "seed", "max_tokens")}
+    assert sent == {"temperature": 0.5, "top_p": 0.9, "stop": ["\n"], "seed": 3, "max_tokens": 9}
     assert body["top_k"] == 5
 
 
@@ -327,9 +344,8 @@ def test_the_services_own_word_on_asking_again_counts(driver, case, stream, word
 def test_a_wrong_key_names_the_variable_and_is_not_shown(driver, case, stream):
     with case.service(key="sk-another").serve() as server, pytest.raises(AuthError) as caught:
         asker(driver, case, server, key=KEY)(f"{case.provider}/{case.model}", stream)
-    assert {"openai_compatible": "OPENAI_API_KEY", "lmstudio": "LM_API_TOKEN", "ollama": "OLLAMA_API_KEY"}[case.provider] in str(
-        caught.value
-    )
+    assert provider_class(case.provider).key_var in str(caught.value)
+    assert KEY not in str(caught.value)
 
 
 def test_a_key_that_the_service_repeats_is_not_shown(driver, case, stream):
@@ -340,7 +356,10 @@ def test_a_key_that_the_service_repeats_is_not_shown(driver, case, stream):
 
 
 def test_an_unknown_model_says_what_to_do(driver, case, stream):
-    with case.service().serve() as server, pytest.raises(NotFoundError, match=r"pull_model\('ollama/nowhere'\)|list_models"):
+    with (
+        case.service().serve() as server,
+        pytest.raises(NotFoundError, match=r"pull_model\('ollama/nowhere'\)|list_models|deployment name"),
+    ):
         asker(driver, case, server)(f"{case.provider}/nowhere", stream)
 
 

@@ -15,6 +15,7 @@ from .client import AsyncClient, Client, Options
 from .comparison.grid import Model, Plan, build_plan
 from .comparison.progress import Progress, in_notebook, watcher_for
 from .comparison.run import Run, arun, run
+from .comparison.scorers import Scorer, read_scorers
 from .errors import ConfigError
 from .monitor.events import RunRecord
 from .monitor.journal import Journal
@@ -30,6 +31,7 @@ __all__ = [
     "client",
     "compare",
     "delete_model",
+    "generate_image",
     "generate_text",
     "health_check",
     "list_models",
@@ -38,6 +40,7 @@ __all__ = [
     "stream_text",
 ]
 
+Scorers = Sequence[str | Scorer] | Mapping[str, Scorer]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -90,6 +93,7 @@ def on_default_client(method: Callable[Concatenate[Client, P], R]) -> Callable[P
 
 generate_text = on_default_client(Client.generate_text)
 stream_text = on_default_client(Client.stream_text)
+generate_image = on_default_client(Client.generate_image)
 list_models = on_default_client(Client.list_models)
 health_check = on_default_client(Client.health_check)
 pull_model = on_default_client(Client.pull_model)
@@ -103,6 +107,7 @@ def compare(
     template: str | None = None,
     repeats: int = 1,
     name: str | None = None,
+    scorers: Scorers = (),
     concurrency: int = 16,
     cache: CacheMode = True,
     stream: bool = True,
@@ -136,6 +141,9 @@ def compare(
         How often each model answers each prompt; each repeat is a question of its own to the cache.
     name : str, optional
         What to call this comparison.
+    scorers : list or dict
+        ``exact_match contains regex json_valid json_schema similarity rouge_l``, or callables ``(completion, reference) -> number``; each
+        is a column of the frame. One that fails gives NaN and a warning.
     concurrency : int
         How many calls at a time.
     cache : bool or str
@@ -172,7 +180,7 @@ def compare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or globals()["client"]()
-    state = begin(plan, name, concurrency, asker.journal)
+    state = begin(plan, name, concurrency, asker.journal, scorers)
     with watcher_for(progress, state) as watch:
         run(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
     return end(state, name, asker.journal)
@@ -185,6 +193,7 @@ async def acompare(
     template: str | None = None,
     repeats: int = 1,
     name: str | None = None,
+    scorers: Scorers = (),
     concurrency: int = 16,
     cache: CacheMode = True,
     stream: bool = True,
@@ -212,7 +221,7 @@ async def acompare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or async_client()
-    state = begin(plan, name, concurrency, asker.journal)
+    state = begin(plan, name, concurrency, asker.journal, scorers)
     with watcher_for(progress, state, stoppable=True) as watch:
         try:
             await arun(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
@@ -223,10 +232,10 @@ async def acompare(
     return end(state, name, asker.journal)
 
 
-def begin(plan: Plan, name: str | None, concurrency: int, journal: Journal | None) -> Run:
+def begin(plan: Plan, name: str | None, concurrency: int, journal: Journal | None, scorers: Scorers) -> Run:
     if not isinstance(concurrency, int) or concurrency < 1:
         raise ConfigError(f"concurrency={concurrency!r}: at least one call at a time")
-    state = Run(plan=plan, run_id=uuid.uuid4().hex[:16])
+    state = Run(plan=plan, run_id=uuid.uuid4().hex[:16], scorers=read_scorers(scorers))
     if journal is not None:
         process = process_name()
         journal.append(RunRecord(run_id=state.run_id, at=time.time(), process=process, name=name or "", plan=plan.describe()))
@@ -238,6 +247,4 @@ def end(state: Run, name: str | None, journal: Journal | None) -> Comparison:
 
     if journal is not None:
         journal.flush()
-    return Comparison(
-        plan=state.plan, records=state.done, run_id=state.run_id, name=name, stopped=not state.finished, elapsed_s=state.elapsed_s
-    )
+    return Comparison(state, name=name)

@@ -49,8 +49,10 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
 
 
-def key_of(wire: Wire, repeat: int = 0) -> str:
+def key_of(wire: Wire, repeat: int = 0, operation: str = "text") -> str:
     """Return the cache key of a request.
+
+    ``operation`` is what the caller makes of the answer: the same request can be asked for its words and for its pictures.
 
     Raises
     ------
@@ -59,4 +61,4 @@ def key_of(wire: Wire, repeat: int = 0) -> str:
     """
     body = {name: value for name, value in wire.body.items() if name not in LEFT_OUT_BODY}
     headers = sorted((n.lower(), v) for n, v in wire.headers.items() if n.lower() not in LEFT_OUT_HEADERS) if wire.headers else ()
-    return digest(canonical((SCHEMA_VERSION, wire.method, wire.url, body, headers, repeat)))
+    return digest(canonical((SCHEMA_VERSION, operation, wire.method, wire.url, body, headers, repeat)))

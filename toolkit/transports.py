@@ -23,15 +23,14 @@ import httpx
 from . import settings
 from .errors import ConfigError
 from .wire.loop_sockets import LoopSocketTransport
-from .wire.sockets import SocketTransport
+from .wire.sockets import Origin, SocketTransport, origin_of
 
-__all__ = ["AsyncTransports", "LoopTransport", "ThreadTransport", "ThreadTransports", "TransportChoice"]
+__all__ = ["AsyncTransports", "LoopTransport", "ThreadTransport", "ThreadTransports", "TransportChoice", "origin_of"]
 
 TransportChoice = Literal["own", "httpx", "fast"] | Callable[[], Any]
 """``"own"``, ``"httpx"``, ``"fast"`` (the extra ``fast``), or a callable that makes an httpx transport (sync or async, as the client is)."""
 
 POOL_SIZE = 16
-Origin = tuple[str, str, int | None]
 Address = tuple[str, str]
 
 
@@ -39,11 +38,11 @@ class TLS:
     """Certificates are read once (10 to 20 ms), and only when the first https address is asked."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._context: ssl.SSLContext | None = None
 
     def context(self) -> ssl.SSLContext:
-        with self._lock:
+        with self.lock:
             if self._context is None:
                 self._context = httpx.create_ssl_context()
             return self._context
@@ -56,6 +55,14 @@ class Routes:
         self.tls = TLS()
         self.offline = settings.offline()
         self._proxies: dict[Address, str | None] = {}
+        self._fast_client: Any = None  # a Rust client, which threads may share
+
+    def fast_client(self) -> Any:
+        """Return the client that all threads' ``fast`` transports share: making one costs 10 ms."""
+        with self.tls.lock:
+            if self._fast_client is None:
+                self._fast_client = fast_transports().SyncClientBuilder().build()
+            return self._fast_client
 
     def proxy(self, url: httpx.URL) -> str | None:
         """Return the proxy for an address; raise where it may not be asked at all."""
@@ -65,10 +72,6 @@ class Routes:
         if address not in self._proxies:
             self._proxies[address] = settings.proxy_for(*address)
         return self._proxies[address]
-
-
-def origin_of(url: httpx.URL) -> Origin:
-    return url.scheme, url.host, url.port
 
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -81,7 +84,7 @@ def make_sync(choice: TransportChoice, routes: Routes, url: httpx.URL, proxy: st
         assert isinstance(made, httpx.BaseTransport), "transport= must make an httpx.BaseTransport"
         return made
     if choice == "fast" and proxy is None:
-        return fast_transports().SyncHttpxTransport()  # type: ignore[no-any-return]
+        return fast_transports().SyncHttpxTransport(routes.fast_client(), close_client=False)  # type: ignore[no-any-return]
     if choice == "own" and proxy is None:
         return SocketTransport(routes.tls.context)
     verify = routes.tls.context() if url.scheme == "https" or proxy else NO_TLS

@@ -61,6 +61,7 @@ class CallRecord(NamedTuple):
     text_chars: int | None
     prompt: str | None
     text: str | None
+    answer_bytes: int | None = None  # of the text in UTF-8, or of the pictures
 
 
 CALL_COLUMNS = CallRecord._fields

@@ -189,8 +189,8 @@ def cache_stats(since: Since = None, run: str | None = None, *, journal: Where =
     pandas.DataFrame
         For each ``provider`` and ``model`` a row with tier ``all`` and one for each tier that served an answer: ``hits``
         (answers replayed), ``misses`` (look-ups that went on, for ``all``: to the service), ``coalesced`` (answers shared
-        with an identical call under way; only in ``all``), ``hit_rate`` (hits among hits and misses), ``saved_s`` (seconds)
-        and ``saved_usd``, of replayed and coalesced answers. ``cache_stats.polars(...)`` returns a polars frame.
+        with an identical call under way; only in ``all``), ``hit_rate`` (hits among hits and misses), ``bytes``, ``saved_s``
+        (seconds) and ``saved_usd``, of replayed and coalesced answers. ``cache_stats.polars(...)`` returns a polars frame.
 
     Raises
     ------
@@ -203,9 +203,9 @@ def cache_stats(since: Since = None, run: str | None = None, *, journal: Where =
     --------
     >>> from toolkit import monitor
     >>> list(monitor.cache_stats(journal="no-such-journal.sqlite").columns)
-    ['provider', 'model', 'tier', 'hits', 'misses', 'coalesced', 'hit_rate', 'saved_s', 'saved_usd']
+    ['provider', 'model', 'tier', 'hits', 'misses', 'coalesced', 'hit_rate', 'bytes', 'saved_s', 'saved_usd']
     """
-    wanted = ["provider", "model", "provenance", "cache_tier", "saved_s", "saved_usd", "status"]
+    wanted = ["provider", "model", "provenance", "cache_tier", "answer_bytes", "saved_s", "saved_usd", "status"]
     found = _reader(journal).calls(since=_timestamp(since), run=run, columns=wanted)
     by_model: dict[tuple[Any, ...], list[_Answer]] = {}
     for provider, model, *answer, status in zip(*(found[name] for name in wanted)):
@@ -214,7 +214,7 @@ def cache_stats(since: Since = None, run: str | None = None, *, journal: Where =
     rows = [(*model, *row) for model in sorted(by_model) for row in _tier_rows(by_model[model])]
     kinds = {
         "provider": str, "model": str, "tier": str, "hits": int, "misses": int, "coalesced": int,
-        "hit_rate": float, "saved_s": float, "saved_usd": float,
+        "hit_rate": float, "bytes": int, "saved_s": float, "saved_usd": float,
     }  # fmt: skip
     return _table(rows, kinds)
 
@@ -222,6 +222,7 @@ def cache_stats(since: Since = None, run: str | None = None, *, journal: Where =
 class _Answer(NamedTuple):
     provenance: str | None
     cache_tier: str | None
+    answer_bytes: int | None
     saved_s: float | None
     saved_usd: float | None
 
@@ -239,11 +240,12 @@ def _tier_rows(answers: Sequence[_Answer]) -> list[tuple[Any, ...]]:
     return rows
 
 
-def _gain(hits: Sequence[_Answer], misses: int, shared: Sequence[_Answer] = ()) -> tuple[float, float, float]:
-    """Return the hit rate, and the seconds and dollars saved."""
+def _gain(hits: Sequence[_Answer], misses: int, shared: Sequence[_Answer] = ()) -> tuple[float, int, float, float]:
+    """Return the hit rate, and the bytes, seconds and dollars saved."""
     saved = (*hits, *shared)
     rate = len(hits) / (len(hits) + misses) if hits or misses else math.nan
-    return rate, math.fsum(a.saved_s or 0.0 for a in saved), math.fsum(a.saved_usd or 0.0 for a in saved)
+    size = sum(a.answer_bytes or 0 for a in saved)
+    return rate, size, math.fsum(a.saved_s or 0.0 for a in saved), math.fsum(a.saved_usd or 0.0 for a in saved)
 
 
 @FrameFunction

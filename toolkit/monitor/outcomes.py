@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from ..types import ChatRequest, Completion, Timing
+from ..types import ChatRequest, Completion, ImageRequest, ImageResult, Timing
 from .events import CallRecord, ErrorRecord
 from .fingerprints import fingerprint
 from .redaction import message_of, redact, redact_text, stack_of
@@ -39,9 +39,9 @@ class Outcome:
     at: float
     call_id: str
     context: CallContext
-    request: ChatRequest
+    request: ChatRequest | ImageRequest
     timing: Timing
-    completion: Completion | None = None
+    completion: Completion | ImageResult | None = None
     error: BaseException | None = None
     attempts: int = 1
     base_url: str | None = None
@@ -75,7 +75,7 @@ class Outcome:
             error_type=type(self.error).__name__ if self.error is not None else None,
             error_fingerprint=fingerprint(self.error) if self.error is not None else None,
             error_message=message_of(self.error) if self.error is not None else None,
-            finish_reason=done.finish_reason if done else None,
+            finish_reason=done.finish_reason if isinstance(done, Completion) else None,
             provenance=done.provenance if done else "live",
             cache_tier=done.cache_tier if done else None,
             attempts=self.attempts,
@@ -107,6 +107,7 @@ class Outcome:
             text_chars=len(text) if text is not None else None,
             prompt=prompt if content else None,
             text=text if content else None,
+            answer_bytes=answer_bytes(done),
         )
 
     def error_row(self, error: BaseException) -> ErrorRecord:
@@ -130,8 +131,18 @@ class Outcome:
         )
 
 
-def prompt_text(request: ChatRequest) -> str:
+def answer_bytes(done: Completion | ImageResult | None) -> int | None:
+    """How much was answered, in bytes; ``None`` for a call that failed."""
+    if done is None:
+        return None
+    pictures = sum(len(image.data) for image in done.images) if isinstance(done, ImageResult) else 0
+    return pictures + len(done.text.encode("utf-8", "surrogatepass"))
+
+
+def prompt_text(request: ChatRequest | ImageRequest) -> str:
     """The words that were sent: the bare prompt where there is only one, else a line a message with its role."""
+    if isinstance(request, ImageRequest):
+        return request.prompt
     if len(request.messages) == 1:
         return request.messages[0].text
     return "\n".join(f"{message.role}: {message.text}" for message in request.messages)

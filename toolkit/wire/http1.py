@@ -34,7 +34,7 @@ def request_bytes(request: httpx.Request) -> bytes:
     lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
     for name, value in request.headers.raw:
         if FORBIDDEN.search(value) or FORBIDDEN.search(name):
-            raise httpx.LocalProtocolError(f"the header {name.decode('latin-1')!r} holds a line break", request=request)
+            raise httpx.LocalProtocolError(f"the header {name.decode('latin-1')!r} holds a line break")
         lines.append(b"%s: %s" % (name, value))
     return b"\r\n".join(lines) + b"\r\n\r\n" + request.read()
 

@@ -107,14 +107,14 @@ class Link(asyncio.Protocol):
 
 
 @contextlib.contextmanager
-def connecting(request: httpx.Request) -> Iterator[None]:
+def connecting() -> Iterator[None]:
     """Raise httpx's exceptions for those of making a connection."""
     try:
         yield
     except TimeoutError as exc:
-        raise httpx.ConnectTimeout("timed out", request=request) from exc
+        raise httpx.ConnectTimeout("timed out") from exc
     except OSError as exc:
-        raise httpx.ConnectError(str(exc), request=request) from exc
+        raise httpx.ConnectError(str(exc)) from exc
 
 
 class LoopSocketTransport(httpx.AsyncBaseTransport):
@@ -157,9 +157,9 @@ class LoopSocketTransport(httpx.AsyncBaseTransport):
     async def _connect(self, request: httpx.Request, timeout_s: float | None) -> Link:
         scheme, host, port = origin_of(request.url)
         if scheme not in ("http", "https"):
-            raise httpx.UnsupportedProtocol(f"the address has to begin with http:// or https://, not {scheme}://", request=request)
+            raise httpx.UnsupportedProtocol(f"the address has to begin with http:// or https://, not {scheme}://")
         context = self._context() if scheme == "https" else None
-        with connecting(request):
+        with connecting():
             async with asyncio.timeout(timeout_s):
                 _, link = await asyncio.get_running_loop().create_connection(Link, host, port, ssl=context)
         return link

@@ -32,14 +32,14 @@ def origin_of(url: httpx.URL) -> Origin:
 
 
 @contextlib.contextmanager
-def translated(request: httpx.Request, timed_out: type[httpx.TimeoutException], failed: type[httpx.NetworkError]) -> Iterator[None]:
-    """Raise httpx's exceptions for the system's."""
+def translated(timed_out: type[httpx.TimeoutException], failed: type[httpx.NetworkError]) -> Iterator[None]:
+    """Raise httpx's exceptions for the system's, without the request: its headers hold the key, and its address may hold a password."""
     try:
         yield
     except TimeoutError as exc:
-        raise timed_out("timed out", request=request) from exc
+        raise timed_out("timed out") from exc
     except OSError as exc:
-        raise failed(str(exc), request=request) from exc
+        raise failed(str(exc)) from exc
 
 
 class Connection:
@@ -82,19 +82,19 @@ class SocketTransport(httpx.BaseTransport):
         data = request_bytes(request)
         connection = self._take(request, timeout.get("connect"))
         try:
-            with translated(request, httpx.WriteTimeout, httpx.WriteError):
+            with translated(httpx.WriteTimeout, httpx.WriteError):
                 connection.socket.settimeout(timeout.get("write"))
                 connection.socket.sendall(data)
             parser = ResponseParser(request.method)
             body = b""
-            with translated(request, httpx.ReadTimeout, httpx.ReadError):
+            with translated(httpx.ReadTimeout, httpx.ReadError):
                 connection.socket.settimeout(timeout.get("read"))
                 while not parser.status:
                     body = receive(connection.socket, parser)
         except BaseException:  # an interrupt too: half an answer must not wait for the next request
             connection.close()
             raise
-        return build_response(parser, SocketStream(self, connection, parser, body, request))
+        return build_response(parser, SocketStream(self, connection, parser, body))
 
     def _take(self, request: httpx.Request, timeout_s: float | None) -> Connection:
         origin = origin_of(request.url)
@@ -105,13 +105,13 @@ class SocketTransport(httpx.BaseTransport):
             if not connection.stale(now):
                 return connection
             connection.close()
-        return self._connect(request, origin, timeout_s)
+        return self._connect(origin, timeout_s)
 
-    def _connect(self, request: httpx.Request, origin: Origin, timeout_s: float | None) -> Connection:
+    def _connect(self, origin: Origin, timeout_s: float | None) -> Connection:
         scheme, host, port = origin
         if scheme not in ("http", "https"):
-            raise httpx.UnsupportedProtocol(f"the address has to begin with http:// or https://, not {scheme}://", request=request)
-        with translated(request, httpx.ConnectTimeout, httpx.ConnectError):
+            raise httpx.UnsupportedProtocol(f"the address has to begin with http:// or https://, not {scheme}://")
+        with translated(httpx.ConnectTimeout, httpx.ConnectError):
             connected: socket.socket = socket.create_connection((host, port), timeout_s)
             try:
                 connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -151,16 +151,13 @@ def receive(connected: socket.socket, parser: ResponseParser) -> bytes:
 class SocketStream(httpx.SyncByteStream):
     """The body of a response as it comes; gives the connection back at its end."""
 
-    __slots__ = ("_connection", "_first", "_parser", "_request", "_transport")
+    __slots__ = ("_connection", "_first", "_parser", "_transport")
 
-    def __init__(
-        self, transport: SocketTransport, connection: Connection, parser: ResponseParser, first: bytes, request: httpx.Request
-    ) -> None:
+    def __init__(self, transport: SocketTransport, connection: Connection, parser: ResponseParser, first: bytes) -> None:
         self._transport = transport
         self._connection: Connection | None = connection
         self._parser = parser
         self._first = first
-        self._request = request
 
     def __iter__(self) -> Iterator[bytes]:
         connection, parser = self._connection, self._parser
@@ -173,9 +170,9 @@ class SocketStream(httpx.SyncByteStream):
             try:
                 data = recv(READ_SIZE)
             except TimeoutError as exc:
-                raise httpx.ReadTimeout("timed out", request=self._request) from exc
+                raise httpx.ReadTimeout("timed out") from exc
             except OSError as exc:
-                raise httpx.ReadError(str(exc), request=self._request) from exc
+                raise httpx.ReadError(str(exc)) from exc
             if not data:
                 parser.end()
             elif body := parser.feed(data):
