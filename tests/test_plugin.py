@@ -20,7 +20,7 @@ ASK = """
 import json, sys, toolkit as tk
 from toolkit.cli import main
 client = tk.Client(cache=False, journal=False)
-streamed = "".join(event.text for event in client.stream_text("parrot/demo-small", "hi"))
+streamed = "".join(event.text for event in client.stream_text("parrot/demo-small", "hi") if event.kind == "text")
 compared = tk.compare(["parrot/demo-small", "scripted/echo"], ["hi"], client=client)
 print(json.dumps([client.generate_text("parrot/demo-small", "hi").text, streamed, compared.frame["status"].tolist(),
                   [model.id for model in client.list_models("parrot")], client.health_check("parrot").ok]))
