@@ -11,7 +11,7 @@ ROWS = [
     {"settings", "keys", "stats", "pricing"},
     {"wire", "cache", "monitor", "charts"},
     {"providers"},
-    {"call", "transports"},
+    {"call", "transports", "routing"},
     {"drive"},
     {"client"},
     {"comparison"},

@@ -442,7 +442,7 @@ def attempts(call: Call) -> Steps[Reply | ImageReply]:
             ledger.book_attempt()
             return reply
         ledger.book_failure()
-        error.attempts = call.attempts
+        error.attempts, error.emitted = call.attempts, call.emitted
         pause = None if call.emitted else retry.wait(error, call.attempts, ledger.sleep_s)
         if pause is None:
             raise error

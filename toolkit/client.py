@@ -23,6 +23,7 @@ from .pricing import Price
 from .providers.base import Provider
 from .providers.key import ApiKey
 from .providers.registry import known_providers, provider_class, split_model
+from .routing import Routing
 from .transports import AsyncTransports, ThreadTransports, TransportChoice
 from .types import (
     CacheMode,
@@ -191,9 +192,12 @@ class Toolbox:
         journal: Journal | str | bool | None,
         retry: Retry | None,
         prices: Mapping[str, Price] | None,
+        aliases: Mapping[str, str] | None,
+        fallbacks: Mapping[str, Sequence[str]] | None,
         stalled: Callable[[], float],
     ) -> None:
         guard_httpx()  # before the first request: with httpx's transport its debug lines are ours too
+        self.routing = Routing(aliases, fallbacks)
         self.base_urls = dict(base_urls or {})
         self.api_keys = dict(api_keys or {})
         for name in (*self.base_urls, *self.api_keys):
@@ -254,14 +258,14 @@ class Toolbox:
         replay: str = "instant",
         observe: Observer | None = None,
     ) -> Steps[Completion]:
-        provider_name, name = split_model(model)
+        provider_name, name = split_model(self.routing.resolve(model))
         check_cache(cache)
         if replay not in ("instant", "recorded"):
             raise ConfigError(f"replay={replay!r}: it is 'instant' or 'recorded'")
         return ask(
             self.provider(provider_name),
             ChatQuestion(build_request(name, prompt, options)),
-            context=CallContext(provider=provider_name, model=model, **{"label": model, **(context or {})}),
+            context=CallContext(provider=provider_name, model=f"{provider_name}/{name}", **{"label": model, **(context or {})}),
             policy=self.policy if observe is None else self.observed(observe),
             cache=cache,
             stream=stream,
@@ -279,6 +283,12 @@ class Toolbox:
             policy=self.policy,
             cache=cache,
         )
+
+    def ask_in_turn(self, model: str, prompt: Prompt, options: Options, **how: Any) -> Steps[Completion]:  # what ``ask`` takes
+        """Ask a model or, where it fails, those that stand in for it."""
+        resolved = self.routing.resolve(model)
+        split_model(resolved)
+        return self.routing.ask(resolved, lambda candidate: self.ask(candidate, prompt, options, **how))
 
     def observed(self, observe: Observer) -> Policy:
         """The same policy, with one more who is told of each outcome."""
@@ -333,6 +343,11 @@ class Client:
         How often and how long to wait after an error that may pass.
     prices : mapping, optional
         ``"provider/name"`` to ``Price``: your own table.
+    aliases : mapping, optional
+        Names of your own: ``{"small": "ollama/llama3.2:1b"}``.
+    fallbacks : mapping, optional
+        Who is asked when a model fails: ``{"openrouter/x": ["ollama/y"]}``. The answer says which model gave it. A comparison does
+        without: its rows are the models that it names.
     transport : str or callable
         ``"own"`` (HTTP/1.1 over sockets, by httpx through a proxy), ``"httpx"``, ``"fast"`` (Rust; the extra ``fast``), or a callable that
         makes an ``httpx.BaseTransport``.
@@ -356,11 +371,21 @@ class Client:
         journal: Journal | str | bool | None = True,
         retry: Retry | None = None,
         prices: Mapping[str, Price] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        fallbacks: Mapping[str, Sequence[str]] | None = None,
         transport: TransportChoice = "own",
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._tools = Toolbox(
-            base_urls=base_urls, api_keys=api_keys, cache=cache, journal=journal, retry=retry, prices=prices, stalled=lambda: 0.0
+            base_urls=base_urls,
+            api_keys=api_keys,
+            cache=cache,
+            journal=journal,
+            retry=retry,
+            prices=prices,
+            aliases=aliases,
+            fallbacks=fallbacks,
+            stalled=lambda: 0.0,
         )
         self._driver = ThreadDriver(
             transports=ThreadTransports(transport), in_process=self._tools.in_process, cache=self._tools.cache, sleep=sleep
@@ -437,7 +462,7 @@ class Client:
         options = Options(
             system=system, temperature=temperature, max_tokens=max_tokens, top_p=top_p, stop=stop, seed=seed, schema=schema, timeout_s=timeout_s, extra=extra
         )  # fmt: skip
-        return self._driver.run(self._tools.ask(model, prompt, options, cache=cache))
+        return self._driver.run(self._tools.ask_in_turn(model, prompt, options, cache=cache))
 
     def stream_text(
         self,
@@ -480,7 +505,7 @@ class Client:
         options = Options(
             system=system, temperature=temperature, max_tokens=max_tokens, top_p=top_p, stop=stop, seed=seed, schema=schema, timeout_s=timeout_s, extra=extra
         )  # fmt: skip
-        return self._driver.stream(self._tools.ask(model, prompt, options, cache=cache, emit=True, replay=replay))
+        return self._driver.stream(self._tools.ask_in_turn(model, prompt, options, cache=cache, emit=True, replay=replay))
 
     def generate_image(
         self,
@@ -662,12 +687,22 @@ class AsyncClient:
         journal: Journal | str | bool | None = True,
         retry: Retry | None = None,
         prices: Mapping[str, Price] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        fallbacks: Mapping[str, Sequence[str]] | None = None,
         transport: TransportChoice = "own",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._watch = LoopWatch()
         self._tools = Toolbox(
-            base_urls=base_urls, api_keys=api_keys, cache=cache, journal=journal, retry=retry, prices=prices, stalled=self._watch.stalled
+            base_urls=base_urls,
+            api_keys=api_keys,
+            cache=cache,
+            journal=journal,
+            retry=retry,
+            prices=prices,
+            aliases=aliases,
+            fallbacks=fallbacks,
+            stalled=self._watch.stalled,
         )
         self._driver = AsyncDriver(
             transports=AsyncTransports(transport), in_process=self._tools.in_process, cache=self._tools.cache, sleep=sleep
@@ -706,7 +741,8 @@ class AsyncClient:
         options = Options(
             system=system, temperature=temperature, max_tokens=max_tokens, top_p=top_p, stop=stop, seed=seed, schema=schema, timeout_s=timeout_s, extra=extra
         )  # fmt: skip
-        return await self.ask(model, prompt, options, cache=cache)
+        with self._watch:
+            return await self._driver.run(self._tools.ask_in_turn(model, prompt, options, cache=cache))
 
     async def stream_text(
         self,
@@ -729,7 +765,7 @@ class AsyncClient:
         options = Options(
             system=system, temperature=temperature, max_tokens=max_tokens, top_p=top_p, stop=stop, seed=seed, schema=schema, timeout_s=timeout_s, extra=extra
         )  # fmt: skip
-        events = self._driver.stream(self._tools.ask(model, prompt, options, cache=cache, emit=True, replay=replay))
+        events = self._driver.stream(self._tools.ask_in_turn(model, prompt, options, cache=cache, emit=True, replay=replay))
         # Closed here and now: left to the garbage collector, a reader that stops early would keep the connection.
         async with contextlib.aclosing(events):  # type: ignore[type-var]
             with self._watch:

@@ -73,6 +73,8 @@ class ProviderError(ToolkitError):
         The text that had arrived before the error.
     attempts : int
         How many times the call was tried.
+    emitted : bool
+        Whether the reader of a stream had been given something before the error.
     """
 
     retryable = False
@@ -97,6 +99,7 @@ class ProviderError(ToolkitError):
         self.retry_after = retry_after
         self.partial = partial
         self.attempts = 0
+        self.emitted = False
         if retryable is not None:
             self.retryable = retryable
 
