@@ -14,7 +14,7 @@ from .cache.flights import Abandoned, Failed, Flight, Flights, Landed
 from .cache.tiers import ResponseCache
 from .transports import AsyncTransports, LoopTransport, ThreadTransports, origin_of
 from .types import Kept
-from .wire.steps import Emit, Join, Keep, Lookup, Read, Send, Sleep, Steps, T
+from .wire.steps import Emit, Join, Keep, Lookup, Read, Send, Sleep, Steps, T, Work
 
 __all__ = ["AsyncDriver", "LoopWatch", "ThreadDriver"]
 
@@ -84,13 +84,13 @@ class ThreadDriver:
         try:
             step = next(steps)
             while True:
-                if type(step) is Emit:
-                    yield from step.events
-                    step = steps.send(None)
-                    continue
                 try:
-                    value = hands.carry_out(step)
-                except BaseException as exc:  # noqa: BLE001 - see run()
+                    if type(step) is Emit:
+                        yield from step.events
+                        value = None
+                    else:
+                        value = hands.carry_out(step)
+                except BaseException as exc:  # noqa: BLE001 - see run(); a reader who leaves too: a job may have to be cancelled
                     step = steps.throw(exc)
                 else:
                     step = steps.send(value)
@@ -125,6 +125,8 @@ class Hands:
             return self.driver.cache.set(step.key, step.value) if self.driver.cache is not None else None
         if kind is Sleep:
             return self.driver.sleep(step.seconds)
+        if kind is Work:
+            return step.do()
         assert kind is Emit, f"unknown step {step!r}"
         return None
 
@@ -276,14 +278,14 @@ class AsyncDriver:
         try:
             step = next(steps)
             while True:
-                if type(step) is Emit:
-                    for event in step.events:
-                        yield event
-                    step = steps.send(None)
-                    continue
                 try:
-                    value = await hands.carry_out(step)
-                except BaseException as exc:  # noqa: BLE001 - see run()
+                    if type(step) is Emit:
+                        for event in step.events:
+                            yield event
+                        value = None
+                    else:
+                        value = await hands.carry_out(step)
+                except BaseException as exc:  # noqa: BLE001 - see run(); a reader who leaves too: a job may have to be cancelled
                     step = steps.throw(exc)
                 else:
                     step = steps.send(value)
@@ -319,6 +321,8 @@ class AsyncHands:
             return await self.keep(step)
         if kind is Sleep:
             return await self.driver.sleep(step.seconds)
+        if kind is Work:
+            return await asyncio.to_thread(step.do)
         assert kind is Emit, f"unknown step {step!r}"
         return None
 

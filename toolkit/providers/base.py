@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, NoReturn, Protocol
 
@@ -169,6 +169,18 @@ class Provider:
         """Everything it takes to get a whole answer; override where one exchange is not enough."""
         response = yield from self.send(self.build(wire, stream=False, timeout_s=request.timeout_s), model=request.model)
         return self.read_chat(response, request)
+
+    def answer_stream(
+        self, request: ChatRequest, wire: Wire, reader: Reader, read: Callable[[httpx.Response], Steps[None]]
+    ) -> Steps[httpx.Response]:
+        """Everything it takes to get a streamed answer: ``read(response)`` takes the bytes of a response to its end and feeds ``reader``.
+
+        Override where one exchange is not enough; give back the response that counts.
+        """
+        built = self.build(wire, stream=True, timeout_s=request.timeout_s)
+        response = yield from self.send(built, stream=True, model=request.model)
+        yield from read(response)
+        return response
 
     def health(self) -> Steps[Health]:
         """Ask the cheapest question that proves the service is there and lets us in."""
