@@ -30,7 +30,10 @@ def only_this_machine():
 def own_home(tmp_path, monkeypatch):
     """A home for this test alone, and none of the keys of whoever runs it."""
     for name in list(os.environ):
-        if name.startswith(("TOOLKIT_", "OPENAI_", "OLLAMA_", "LMSTUDIO_", "LM_API")) and name not in KEPT_VARIABLES:
+        if (
+            name.startswith(("TOOLKIT_", "OPENAI_", "OLLAMA_", "LMSTUDIO_", "LM_API", "REPLICATE_", "GOOGLE_", "GEMINI_", "GCLOUD_"))
+            and name not in KEPT_VARIABLES
+        ):
             monkeypatch.delenv(name)
     home = tmp_path / "home"
     monkeypatch.setenv("TOOLKIT_HOME", str(home))

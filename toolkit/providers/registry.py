@@ -17,7 +17,9 @@ PROVIDERS = {
     "lmstudio": "toolkit.providers.lmstudio:LMStudio",
     "ollama": "toolkit.providers.ollama:Ollama",
     "openai_compatible": "toolkit.providers.openai_compatible:OpenAICompatible",
+    "replicate": "toolkit.providers.replicate:Replicate",
     "scripted": "toolkit.providers.scripted:Scripted",
+    "vertex": "toolkit.providers.vertex:Vertex",
 }
 
 
