@@ -14,7 +14,7 @@ from .cache.flights import Abandoned, Failed, Flight, Flights, Landed
 from .cache.tiers import ResponseCache
 from .transports import AsyncTransports, LoopTransport, ThreadTransports, origin_of
 from .types import Kept
-from .wire.steps import Emit, Join, Keep, Lookup, Read, Send, Sleep, Steps, T, Work
+from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Send, Sleep, Steps, T, Work
 
 __all__ = ["AsyncDriver", "LoopWatch", "ThreadDriver"]
 
@@ -90,11 +90,13 @@ class ThreadDriver:
                         value = None
                     else:
                         value = hands.carry_out(step)
-                except BaseException as exc:  # noqa: BLE001 - see run(); a reader who leaves too: a job may have to be cancelled
+                except GeneratorExit:
+                    step = steps.throw(ReaderLeft())
+                except BaseException as exc:  # noqa: BLE001 - see run()
                     step = steps.throw(exc)
                 else:
                     step = steps.send(value)
-        except StopIteration:
+        except (StopIteration, ReaderLeft):
             return
         finally:
             steps.close()
@@ -285,11 +287,13 @@ class AsyncDriver:
                         value = None
                     else:
                         value = await hands.carry_out(step)
-                except BaseException as exc:  # noqa: BLE001 - see run(); a reader who leaves too: a job may have to be cancelled
+                except GeneratorExit:
+                    step = steps.throw(ReaderLeft())
+                except BaseException as exc:  # noqa: BLE001 - see run()
                     step = steps.throw(exc)
                 else:
                     step = steps.send(value)
-        except StopIteration:
+        except (StopIteration, ReaderLeft):
             return
         finally:
             steps.close()

@@ -25,7 +25,7 @@ import httpx
 
 from ..types import Kept, PullProgress, StreamEvent
 
-__all__ = ["Emit", "Join", "Keep", "Lookup", "Read", "Send", "Sleep", "Step", "Steps", "Work"]
+__all__ = ["Emit", "Join", "Keep", "Lookup", "Read", "ReaderLeft", "Send", "Sleep", "Step", "Steps", "Work"]
 
 
 @dataclass(slots=True)
@@ -70,6 +70,10 @@ class Keep:
 @dataclass(slots=True)
 class Work:
     do: Callable[[], Any]  # whatever it gives is sent back: a library that does I/O of its own (sign-in to a cloud)
+
+
+class ReaderLeft(BaseException):  # noqa: N818 - not an error, and not to be caught as one
+    """Whoever read a stream closed it. Unlike at a ``GeneratorExit``, which ends generators at once, steps may still send a last word."""
 
 
 Step = Lookup | Join | Send | Read | Emit | Sleep | Keep | Work
