@@ -7,33 +7,66 @@ from pathlib import Path
 import httpx
 import pytest
 
-from servers.http import Cut, Server, exchange_answer, exchange_writes
+from servers.http import Cut, Server, exchange_answer, exchange_writes, json_answer
+from servers.vertex import VertexService, write_service_account
 from toolkit import AsyncClient, Client
 from toolkit.errors import ProviderError, StreamInterrupted
 from toolkit.providers.lmstudio import LMStudio
 from toolkit.providers.ollama import Ollama
 from toolkit.providers.openai_compatible import OpenAICompatible
+from toolkit.providers.replicate import Replicate
+from toolkit.providers.vertex import Vertex
 from toolkit.types import ChatRequest, Message, PullProgress, ToolCall
 from toolkit.wire.retry import NO_RETRY
 from toolkit.wire.steps import Emit, Send
 
 FOLDER = Path(__file__).parent / "vectors"
 ALL = {exchange["name"]: exchange for path in sorted(FOLDER.glob("*.json")) for exchange in json.loads(path.read_text("utf-8"))}
-PULLS = {name for name, exchange in ALL.items() if exchange["request"]["path"] == "/api/pull"}
-CHATS = sorted(ALL.keys() - PULLS)
+STEPS = sorted(name for name, exchange in ALL.items() if "steps" in exchange or name.startswith("replicate"))
+LISTS = {"vertex-models", "replicate-model"}
+PULLS = {name for name in ALL.keys() - STEPS if ALL[name]["request"]["path"] == "/api/pull"}
+CHATS = sorted(ALL.keys() - PULLS - LISTS - set(STEPS))
 STREAMS = [name for name in CHATS if "frames" in ALL[name]["response"]]
 
 
-def provider_of(exchange, origin="http://127.0.0.1:9"):
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="session")
+def service_account(tmp_path_factory):
+    with VertexService(tokens=["ya29.demo"] * 1000).serve() as server:
+        yield write_service_account(tmp_path_factory.mktemp("google") / "account.json", f"{server.url}/token")
+
+
+@pytest.fixture(autouse=True)
+def signed_in(service_account, monkeypatch):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(service_account))
+    monkeypatch.setenv("REPLICATE_POLL_INTERVAL", "0.001")
+
+
+def provider_of(exchange, origin=NOWHERE):
     path = exchange["request"]["path"]
+    if exchange["name"].startswith("vertex"):
+        return Vertex(base_url=origin)
+    if exchange["name"].startswith("replicate"):
+        return Replicate(base_url=origin)
     if path.endswith("/chat/completions"):
         kind = LMStudio if exchange["name"].startswith("lms") else OpenAICompatible
         return kind(base_url=origin + path.removesuffix("/chat/completions"))
     return Ollama(base_url=origin)
 
 
+def model_of(exchange):
+    path, body = exchange["request"]["path"], exchange["request"]["json"]
+    if exchange["name"].startswith("vertex"):
+        return path.partition("/models/")[2].partition(":")[0]
+    if exchange["name"].startswith("replicate"):
+        return body.get("version") or path.removeprefix("/v1/models/").removesuffix("/predictions")
+    return body["model"]
+
+
 def request_of(exchange):
-    return ChatRequest(model=exchange["request"]["json"]["model"], messages=(Message(role="user", content="hi"),))
+    return ChatRequest(model=model_of(exchange), messages=(Message(role="user", content="hi"),))
 
 
 def body_of(exchange):
@@ -58,13 +91,28 @@ def check_reply(expected, reply):
     assert reply.text == expected["text"]
     assert reply.reasoning == expected.get("reasoning", "")
     assert reply.finish_reason == expected["finish_reason"]
-    usage = {"prompt_tokens": reply.usage.input_tokens, "completion_tokens": reply.usage.output_tokens}
-    assert usage == expected.get("usage", {"prompt_tokens": None, "completion_tokens": None})
+    check_usage(expected, reply.usage)
     calls = [ToolCall(**call) for call in expected.get("tool_calls", [])]
     assert list(reply.tool_calls) == calls
-    for name in ("tokens_per_second", "load_s"):
+    for name, ours in (
+        ("tokens_per_second",) * 2,
+        ("load_s",) * 2,
+        ("predict_time_s", "predict_s"),
+        ("hops", "requests"),
+        ("detail", "finish"),
+    ):
         if name in expected:
-            assert reply.reported[name] == pytest.approx(expected[name])
+            found = reply.reported[ours]
+            assert found == pytest.approx(expected[name]) if isinstance(found, float | int) else expected[name] in found
+
+
+def check_usage(expected, usage):
+    told = expected.get("usage", {})
+    if "first_step" not in expected:  # that sheet says nothing of the last step's usage
+        assert usage.input_tokens == told.get("prompt_tokens", told.get("input_tokens"))
+        assert usage.output_tokens == told.get("completion_tokens", told.get("output_tokens"))
+    if "reasoning_tokens" in told:
+        assert usage.reasoning_tokens == told["reasoning_tokens"]
 
 
 def check_error(expected, error):
@@ -136,8 +184,9 @@ def test_a_whole_answer_that_comes_where_a_stream_was_asked_for_is_read_all_the_
 
 def facts(exchange, server):
     provider = provider_of(exchange, server.url)
-    model = f"{provider.name}/{exchange['request']['json']['model']}"
-    return {"base_urls": {provider.name: provider.base_url}, "cache": False, "journal": False, "retry": NO_RETRY}, model
+    model = f"{provider.name}/{model_of(exchange)}"
+    address = server.url + exchange["request"]["path"].partition("/publishers/")[0] if provider.name == "vertex" else provider.base_url
+    return {"base_urls": {provider.name: address}, "cache": False, "journal": False, "retry": NO_RETRY}, model
 
 
 def ask_in_a_thread(options, model, stream):
@@ -189,6 +238,56 @@ def test_an_exchange_over_real_http_ends_as_the_sheet_says(name, ask):
     text = "".join(event.text for event in events if event.kind == "text") if events else None
     check(exchange["expect"], end, text)
     assert server.requests[0].path == exchange["request"]["path"].replace("/api/generate", "/api/chat")
+
+
+@pytest.fixture
+def elsewhere():
+    """The hosts that a service sends us to."""
+    waiting = []
+    with Server(lambda _request: exchange_answer(waiting.pop(0))) as server:
+        server.waiting = waiting
+        yield server
+
+
+def serve_steps(name, elsewhere):
+    """Serve the exchanges of a row, in their order, and what belongs to none of them: a model's description, a cancellation."""
+    text = json.dumps(ALL[name])
+    for host in ("https://stream.replicate.com", "https://replicate.delivery"):
+        text = text.replace(host, elsewhere.url)
+    exchange = json.loads(text)
+    steps = exchange.get("steps", [exchange])
+    elsewhere.waiting += [step for step in steps if step["request"]["path"].startswith(elsewhere.url)]
+    here = [step for step in steps if step not in elsewhere.waiting]
+    description = json_answer({"is_official": True, "latest_version": {"id": "x", "openapi_schema": {}}})
+
+    def serve(request):
+        if request.path.endswith("/cancel"):
+            return json_answer({})
+        is_model = request.method == "GET" and "/models/" in request.path
+        return description if is_model else exchange_answer(here.pop(0))
+
+    return {"name": name, **steps[0]}, steps, exchange["expect"], Server(serve)
+
+
+@pytest.mark.parametrize("ask", [ask_in_a_thread, ask_on_a_loop])
+@pytest.mark.parametrize("name", [name for name in STEPS if name not in {*LISTS, "replicate-image-out", "vertex-tool-round-trip"}])
+def test_a_row_of_exchanges_ends_as_the_sheet_says(name, ask, elsewhere):
+    first, steps, expected, server = serve_steps(name, elsewhere)
+    with server:
+        options, model = facts(first, server)
+        events, end = ask(options | {"api_keys": {"replicate": "r8_demo"}}, model, any("frames" in step["response"] for step in steps))
+    text = "".join(event.text for event in events if event.kind == "text") if events else None
+    check(expected, end, text)
+    asked = [
+        f"{request.method} {request.path}" for request in server.requests if (request.method, "/models/") != ("GET", request.path[3:11])
+    ]
+    assert asked == [
+        f"{step['request']['method']} {step['request']['path']}" for step in steps if not step["request"]["path"].startswith("http")
+    ]
+    assert len(elsewhere.requests) == len(steps) - len(asked)
+    assert all("authorization" not in request.headers for request in elsewhere.requests)
+    tokens = [request.json.get("continuationToken") for request in server.requests if request.path.endswith("alt=sse")]
+    assert tokens == [step["request"]["json"].get("continuationToken") for step in steps if step["request"]["path"].endswith("alt=sse")]
 
 
 def test_a_download_shows_a_sum_that_never_shrinks_and_never_passes_the_total():

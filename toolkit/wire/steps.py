@@ -72,7 +72,7 @@ class Work:
     do: Callable[[], Any]  # whatever it gives is sent back: a library that does I/O of its own (sign-in to a cloud)
 
 
-class ReaderLeft(BaseException):  # noqa: N818 - not an error, and not to be caught as one
+class ReaderLeft(BaseException):
     """Whoever read a stream closed it. Unlike at a ``GeneratorExit``, which ends generators at once, steps may still send a last word."""
 
 
