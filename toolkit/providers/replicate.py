@@ -8,6 +8,7 @@ Chosen, where one could choose otherwise:
 - A job that we stop waiting for is cancelled. During the first seconds, when its id is not known yet, it can't be; so each job is created
   with a deadline (``Cancel-After``) at our own time limit.
 - A job can't be created twice by the same request, so one whose creation is in doubt (5xx, a lost connection) is not created again.
+  The driver's exception stands: a connection that was idle and turns out to be closed is replaced.
 - Length limits, which Replicate does not report, are told by the count of tokens. The seed it drew is in its logs, whose wording differs
   from model to model, and is not read.
 - A streamed answer is followed by one more exchange, for its metrics; its latency includes that one.
