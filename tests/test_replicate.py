@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from servers.http import CUT, Gate, Server, json_answer
+from servers.http import CUT, Gate, Server, exchange_answer, json_answer
 from servers.replicate import METRICS, PNG, ReplicateService, event, piece
 from toolkit import AsyncClient, Client
 from toolkit.drive import ThreadDriver
@@ -362,6 +362,23 @@ def test_pictures_are_downloaded_with_the_job():
     assert [(image.mime, len(image.data)) for image in reply.images] == [("image/png", 8), ("image/webp", 3)]
     assert service.asked["input"] == {"prompt": "a teal teapot", "num_outputs": 2, "width": 768, "height": 512, "seed": 7, "top_k": 1}
     assert (reply.request_id, reply.reported["predict_s"]) == ("job1", 0.775)
+
+
+def test_a_picture_is_made_as_in_the_sheet():
+    create, download = ALL["replicate-image-out"]["steps"]
+    with Server(lambda _request: exchange_answer(download)) as files:
+        job = json.loads(json.dumps(create["response"]).replace("https://replicate.delivery", files.url))
+        service = ReplicateService(
+            models=["black-forest-labs/flux-schnell"], inputs={"prompt": {}, "seed": {}, "num_outputs": {}, "output_format": {}}
+        )
+        service.fault = lambda *_: json_answer(job["json"], 201)
+        with service.serve() as server:
+            extra = {"num_outputs": 1, "output_format": "png"}
+            reply = images(service, server, model=service.models[0], seed=7, extra=extra)
+    expected = ALL["replicate-image-out"]["expect"]["images"]
+    assert [{"mime_type": image.mime, "bytes": len(image.data)} for image in reply.images] == expected
+    assert service.asked == create["request"]["json"]
+    assert (server.requests[-1].path, files.requests[0].path) == (create["request"]["path"], "/xezq/EXAMPLE0000/out-0.png")
 
 
 def test_a_size_is_a_ratio_where_the_model_knows_only_those():

@@ -88,11 +88,12 @@ class ReplicateService:
 
     def model(self, name: str) -> dict[str, Any]:
         owner, _, short = name.partition("/")
-        version = {"id": "v1", **self.version()}
-        return {"owner": owner, "name": short, "url": "", "is_official": self.official, "visibility": "public", "latest_version": version}
+        model = {"owner": owner, "name": short, "url": f"https://replicate.com/{name}", "visibility": "public", "run_count": 7}
+        return model | {"is_official": self.official, "latest_version": self.version()}
 
     def version(self) -> dict[str, Any]:
-        return {"openapi_schema": {"components": {"schemas": {"Input": {"type": "object", "properties": self.inputs}}}}}
+        facts = {"id": "v1", "created_at": "2024-04-17T21:44:58.480Z", "cog_version": "0.9.4"}
+        return facts | {"openapi_schema": {"components": {"schemas": {"Input": {"type": "object", "properties": self.inputs}}}}}
 
     def serve_file(self, request: Request) -> Answer:
         """What is on the other port."""
