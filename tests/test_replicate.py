@@ -189,6 +189,7 @@ def test_the_words_of_a_stream_are_kept_where_its_metrics_cannot_be_had():
     ):
         completion = list(client.stream_text("replicate/acme/alpine", "hi"))[-1].completion
     assert (completion.text, completion.finish_reason, completion.usage.output_tokens) == ("Blue gentiané😀", "stop", None)
+    assert completion.request_id == "job1"
 
 
 def test_a_model_that_does_not_stream_answers_in_one_piece():
@@ -226,6 +227,12 @@ def test_a_stream_that_ends_badly_is_an_error_without_another_try(last):
     with pytest.raises(ServerError) as caught:
         ask(service, stream=True)
     assert (caught.value.partial, caught.value.retryable) == ("Half", False)
+
+
+def test_a_last_event_without_its_blank_line_ends_the_job():
+    service = ReplicateService(fault=lambda _request, good: type(good)(200, good.headers, [piece("a"), event("done", "{}").rstrip()]))
+    completion = ask(service, stream=True)
+    assert (completion.text, completion.usage.output_tokens, service.cancelled) == ("a", 3, [])
 
 
 def test_events_that_are_unknown_empty_or_without_an_id_do_no_harm():

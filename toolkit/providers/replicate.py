@@ -126,28 +126,30 @@ class Replicate(Provider):
         assert isinstance(reader, ReplicateReader)
         created = yield from self.create(wire, request.timeout_s, wait=False)
         job = Job(self.read_job(created, request.model), request.model)
+        reader.id = job.data["id"]
         try:
             if job.over or job.stream is None:  # it was quick, or its model does not stream
                 response = yield from self.ended(created, job, request.timeout_s)
                 reader.read_whole_job(response)
                 return response
             yield from read((yield from self.send(self.follow(job.stream, request.timeout_s), stream=True, model=request.model)))
-            if reader.done:
-                response = yield from self.send(self.get(job.path), model=request.model)
-                job.data = self.read_job(response, request.model)
-                response = yield from self.ended(response, job, SETTLING_S)
-                reader.read_metrics(response)
-                return response
+            reader.end_stream()
+            return (yield from self.settle(job, reader)) if reader.done else created
+        finally:
+            if not reader.job_over:
+                yield from self.cancel(job)
+
+    def settle(self, job: Job, reader: ReplicateReader) -> Steps[httpx.Response]:
+        """Fetch what a stream that has ended does not tell. Every word is there: where that fails, only what it took is not known."""
+        response = httpx.Response(200)
+        try:
+            response = yield from self.send(self.get(job.path), model=job.model)
+            job.data = self.read_job(response, job.model)
+            response = yield from self.ended(response, job, SETTLING_S)
+            reader.read_metrics(response)
         except (httpx.HTTPError, errors.ProviderError):
-            if reader.done:  # every word is there; only what it took is not known
-                return created
-            yield from self.leave(job, reader)
-            raise
-        except BaseException:
-            yield from self.leave(job, reader)
-            raise
-        yield from self.leave(job, reader)
-        return created
+            pass
+        return response
 
     # --- images --------------------------------------------------------------------------------------------------------
 
@@ -266,10 +268,6 @@ class Replicate(Provider):
             yield from self.send(request, model=job.model)
         except (httpx.HTTPError, errors.ProviderError):
             return
-
-    def leave(self, job: Job, reader: ReplicateReader) -> Steps[None]:
-        if not reader.job_over:
-            yield from self.cancel(job)
 
     def read_job(self, response: httpx.Response, model: str) -> Body:
         data = read_json(self, response, model)
@@ -618,6 +616,11 @@ class ReplicateReader(StreamReader[SSEvent]):
         """Take a job that is over, its text included."""
         self.job_over = True
         self.read_data(read_json(self.provider, response, self.request.model), self.tail)
+
+    def end_stream(self) -> None:
+        """Take up what the end of the bytes completes: the last event may lack its blank line."""
+        if self.failure is None and not self.done:
+            self._take(self._decoder.close(), self.tail)
 
     def read_metrics(self, response: httpx.Response) -> None:
         """Take from a job what its stream did not tell."""
