@@ -121,7 +121,8 @@ class Vertex(Provider):
     def auth_headers(self) -> dict[str, str]:
         if self.tokens is not None:
             return self.tokens.headers
-        return {"x-goog-api-key": self.api_key} if self.api_key else {}
+        key = self.api_key
+        return {"x-goog-api-key": key} if key else {}
 
     def scrub(self, text: str) -> str:
         token = self.tokens.token if self.tokens is not None else None
