@@ -1,4 +1,4 @@
-"""Ways of asking again and again: one call at a time, 64 threads, 64 tasks. A client gives a ``Caller``; the way is the contestant."""
+"""Ways of asking again and again: one call at a time, many threads, many tasks. A client gives a ``Caller``; the way is the contestant."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from .measure import Place, Run
-
-WIDTH = 64
 
 
 def nothing() -> None:
@@ -48,10 +46,10 @@ def in_turn(client: Client, place: Place) -> Iterator[Run]:
         yield run
 
 
-def by_threads(client: Client, place: Place) -> Iterator[Run]:
-    """64 threads, n calls each."""
-    barrier = threading.Barrier(WIDTH)
-    with contextlib.contextmanager(client)(place) as caller, ThreadPoolExecutor(WIDTH) as pool:
+def by_threads(client: Client, place: Place, width: int) -> Iterator[Run]:
+    """So many threads, n calls each."""
+    barrier = threading.Barrier(width)
+    with contextlib.contextmanager(client)(place) as caller, ThreadPoolExecutor(width) as pool:
 
         def work(n: int) -> None:
             barrier.wait()  # all threads take part, none does another's work
@@ -59,15 +57,15 @@ def by_threads(client: Client, place: Place) -> Iterator[Run]:
                 caller.call()
 
         def run(n: int) -> None:
-            for done in [pool.submit(work, n) for _ in range(WIDTH)]:
+            for done in [pool.submit(work, n) for _ in range(width)]:
                 done.result()
             caller.settle()
 
         yield run
 
 
-def by_tasks(client: AsyncClient, place: Place) -> Iterator[Run]:
-    """64 tasks of an event loop, n calls each."""
+def by_tasks(client: AsyncClient, place: Place, width: int) -> Iterator[Run]:
+    """So many tasks of an event loop, n calls each."""
     with asyncio.Runner() as runner:
         manager = contextlib.asynccontextmanager(client)(place)
         caller = runner.run(manager.__aenter__())
@@ -77,7 +75,7 @@ def by_tasks(client: AsyncClient, place: Place) -> Iterator[Run]:
                 await caller.call()
 
         async def all_of(n: int) -> None:
-            await asyncio.gather(*(work(n) for _ in range(WIDTH)))
+            await asyncio.gather(*(work(n) for _ in range(width)))
 
         def run(n: int) -> None:
             runner.run(all_of(n))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import hashlib
 import itertools
 import json
 import os
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -99,6 +102,7 @@ def litellm_cached(place: Place) -> Iterator[Caller]:
     import litellm
     from litellm.caching.caching import Cache
 
+    litellm.suppress_debug_info = True  # it prints between our lines otherwise
     litellm.cache = Cache()
     yield Caller(lambda: litellm.completion(model="openai/bench", messages=MESSAGES, api_base=place.url + "/v1", api_key="x", caching=True))
 
@@ -149,6 +153,39 @@ def cachetools_get(place: Place, entries: int) -> Iterator[Callable[[Any], objec
     yield get
 
 
+def in_a_loop(make: Callable[[int], Any], place: Place, entries: int) -> Iterator[Run]:
+    """Use some of the keys again and again, awaiting each."""
+    keys, loop = used(entries), asyncio.new_event_loop()
+    use = loop.run_until_complete(make(entries))
+
+    async def rounds(n: int) -> None:
+        for _ in range(n):
+            for key in keys:
+                await use(key)
+
+    yield lambda n: loop.run_until_complete(rounds(n))
+    loop.close()
+
+
+async def aiocache_get(entries: int) -> Any:
+    import aiocache
+
+    store = aiocache.SimpleMemoryCache()
+    for i in range(entries):
+        await store.set(f"key-{i}", i, ttl=TTL_S)
+    return store.get
+
+
+async def cashews_get(entries: int) -> Any:
+    import cashews
+
+    store = cashews.Cache()
+    store.setup("mem://", size=2 * entries)
+    for i in range(entries):
+        await store.set(f"key-{i}", i, expire=TTL_S)
+    return store.get
+
+
 def our_memoize(place: Place, entries: int) -> Iterator[Callable[[Any], object]]:
     from toolkit.cache import memoize
 
@@ -189,7 +226,7 @@ def diskcache_disk(place: Place, entries: int, what: str) -> Iterator[Callable[[
 
 def a_file_each(place: Place, entries: int, what: str) -> Iterator[Callable[[Any], object]]:
     folder = Path(folder_in(place, "files"))
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
 
     def write(key: object) -> None:
         partial = folder / f"{key}.{time.monotonic_ns()}"
@@ -201,19 +238,79 @@ def a_file_each(place: Place, entries: int, what: str) -> Iterator[Callable[[Any
     yield (lambda key: (folder / str(key)).read_bytes()) if what == "get" else write
 
 
+def joblib_memory(place: Place, entries: int) -> Iterator[Callable[[Any], object]]:
+    import joblib
+
+    kept = joblib.Memory(folder_in(place, "memory"), verbose=0).cache(answer_to)
+    for i in range(entries):
+        kept(f"key-{i}")
+    yield kept
+
+
+def answer_to(key: str) -> bytes:  # joblib tells functions apart by where they are written
+    return ANSWER
+
+
+# --- the store that machines share -----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def redis_in(place: Place) -> Iterator[str]:
+    """Run a Redis that keeps nothing, on a socket in a folder; give its address."""
+    program = shutil.which("redis-server")
+    if program is None:
+        raise ImportError("redis-server", name="redis-server")
+    import redis
+
+    socket = folder_in(place, "redis")
+    options = ["--port", "0", "--unixsocket", socket, "--save", "", "--logfile", os.devnull]
+    server = subprocess.Popen([program, *options])
+    try:
+        while True:
+            with contextlib.suppress(redis.ConnectionError), redis.Redis(unix_socket_path=socket) as client:
+                client.ping()
+                break
+        yield f"unix://{socket}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def redis_py(place: Place, entries: int, what: str) -> Iterator[Callable[[Any], object]]:
+    import redis
+
+    with redis_in(place) as url, redis.Redis.from_url(url) as store:
+        for i in range(entries):
+            store.set(f"key-{i}", ANSWER)
+        yield store.get if what == "get" else lambda key: store.set(key, ANSWER)
+
+
+def our_redis(place: Place, entries: int, what: str) -> Iterator[Callable[[Any], object]]:
+    from toolkit.cache.redis import RedisStore
+
+    with redis_in(place) as url:
+        store = RedisStore(url)
+        for i in range(entries):
+            store.set(f"key-{i}", ANSWER)
+        yield store.get if what == "get" else lambda key: store.set(key, ANSWER)
+        store.close()
+
+
 FROM_MEMORY, FROM_DISK = "toolkit, from memory", "toolkit, from disk"
 DSPY_MEMORY, DSPY_DISK, LITELLM = "dspy, from memory", "dspy, from disk", "litellm with its cache"
 LOCKED = "cachetools.TTLCache + Lock"
-CACHED, DISKCACHE = "cachetools.cached(TTLCache, lock)", "diskcache"
+CACHED, DISKCACHE, REDIS = "cachetools.cached(TTLCache, lock)", "diskcache", "redis-py"
 
 NOTES = {
-    "whole call from memory beside dspy": "building and writing the journal's row is the larger half; without the journal the call costs well under half of this.",
-    "whole call from memory beside litellm": "building and writing the journal's row is the larger half.",
-    "whole call from disk beside dspy": "the look-up is SQLite's and the answer is read from JSON, checked and frozen; the journal's row comes on top.",
+    "whole call from memory beside dspy": "about a third is the journal's row, built and written by its thread; of the rest the key (JSON and sha256) is the largest piece.",
+    "whole call from memory beside litellm": "about a third is the journal's row, built and written by its thread; of the rest the key (JSON and sha256) is the largest piece.",
+    "whole call from disk beside dspy": "SQLite's look-up is about a quarter; then the answer is read from JSON field by field, frozen and put into memory, and the journal's row comes on top.",
     "Cache.get": "it counts hits and misses exactly, checks the entry's own time and protects mutable values, all in Python code.",
     "LRUCache.get": "as Cache.get, and it moves the entry to the young end.",
     "memoize hit": "the arguments are bound to the function's signature, so that f(1) and f(x=1) share an entry.",
-    "disk get": "see the profile of `DiskStore.get`; the time of the last use is noted to the minute.",
+    "disk get": "both are one SELECT; what the toolkit adds is a checksum over the value and a look at its expiry.",
+    "Redis get": "the value's checksum is computed, and its envelope read.",
+    "Redis set": "a script on the server compares fencing numbers, so that an older answer does not replace a newer one.",
     "disk set": "each write is a transaction of its own in SQLite's write-ahead log.",
 }
 
@@ -226,6 +323,22 @@ def tables(entries: int = ENTRIES) -> tuple[Table, ...]:
     def lookups(name: str, make: Making, *packages: str) -> Contestant:
         return Contestant(name, functools.partial(using, make, entries=entries), packages, per=len(used(entries)))
 
+    def awaited(name: str, make: Callable[[int], Any], *packages: str) -> Contestant:
+        return Contestant(name, functools.partial(in_a_loop, make, entries=entries), packages, per=len(used(entries)))
+
+    def in_redis(what: str, title: str) -> Table:
+        return Table(
+            title=title,
+            operation="look-up" if what == "get" else "write",
+            reference=REDIS,
+            about="Over a socket of this machine; the server's own work is not counted.",
+            contestants=(
+                lookups(REDIS, functools.partial(redis_py, what=what), "redis"),
+                lookups("toolkit RedisStore", functools.partial(our_redis, what=what)),
+            ),
+            goals=(Goal(f"Redis {what}", "toolkit RedisStore", REDIS, 1.5),),
+        )
+
     def on_disk(what: str, title: str) -> Table:
         return Table(
             title=title,
@@ -236,6 +349,7 @@ def tables(entries: int = ENTRIES) -> tuple[Table, ...]:
                 lookups(DISKCACHE, functools.partial(diskcache_disk, what=what), "diskcache"),
                 lookups("toolkit DiskStore", functools.partial(our_disk, what=what)),
                 lookups("a file each, replaced whole", functools.partial(a_file_each, what=what)),
+                *([lookups("joblib.Memory", joblib_memory, "joblib")] if what == "get" else []),
             ),
             goals=(Goal(f"disk {what}", "toolkit DiskStore", DISKCACHE, 1.0),),
         )
@@ -270,6 +384,8 @@ def tables(entries: int = ENTRIES) -> tuple[Table, ...]:
                 lookups("toolkit Cache.get", functools.partial(our_cache, kind="Cache")),
                 lookups("toolkit LRUCache.get", functools.partial(our_cache, kind="LRUCache")),
                 lookups("dict.get", dict_get),
+                awaited("aiocache.SimpleMemoryCache", aiocache_get, "aiocache"),
+                awaited("cashews, mem://", cashews_get, "cashews"),
             ),
             goals=(
                 Goal("Cache.get", "toolkit Cache.get", LOCKED, 1.0),
@@ -289,4 +405,6 @@ def tables(entries: int = ENTRIES) -> tuple[Table, ...]:
         ),
         on_disk("get", "What does a look-up on disk cost?"),
         on_disk("set", "What does a write to disk cost?"),
+        in_redis("get", "What does a look-up in Redis cost?"),
+        in_redis("set", "What does a write to Redis cost?"),
     )

@@ -6,7 +6,7 @@ import functools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .measure import Contestant, Goal, Place, Reading, Run, Table
 
@@ -43,6 +43,7 @@ def contestant(statement: str, *packages: str) -> Contestant:
 
 
 OURS, CLIENT, REFERENCE = "import toolkit", "import toolkit; toolkit.Client", "import httpx"
+PEERS = ("ollama", "openai", "litellm", "dspy")
 
 NOTES = {
     "CPU of the import": "`import toolkit` imports no module of its own until a name is used, so a miss is noise or a new import at the top of `__init__.py`.",
@@ -52,7 +53,7 @@ NOTES = {
 }
 
 
-def tables() -> tuple[Table, ...]:
+def tables(peers: Sequence[str] = PEERS) -> tuple[Table, ...]:
     return (
         Table(
             title="What does an import cost?",
@@ -66,10 +67,7 @@ def tables() -> tuple[Table, ...]:
                 contestant(REFERENCE, "httpx"),
                 contestant(OURS, "model-comparison-toolkit"),
                 contestant(CLIENT),
-                contestant("import ollama", "ollama"),
-                contestant("import openai", "openai"),
-                contestant("import litellm", "litellm"),
-                contestant("import dspy", "dspy"),
+                *(contestant(f"import {peer}", peer) for peer in peers),
             ),
             goals=(
                 Goal("CPU of the import", OURS, REFERENCE, 1.25),

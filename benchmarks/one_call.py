@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from .asking import WIDTH, AsyncCaller, Caller, by_tasks, by_threads, in_turn
+from .asking import AsyncCaller, Caller, by_tasks, by_threads, in_turn
 from .measure import Contestant, Goal, Place, Table
 
 MESSAGES = [{"role": "user", "content": "hi"}]
+WIDTH = 64
 BODY = {"model": "bench", "messages": MESSAGES}
 
 
@@ -35,6 +37,30 @@ def httpx_post(place: Place) -> Iterator[Caller]:
     with httpx.Client(limits=limits) as client:
         url = place.url + "/v1/chat/completions"
         yield Caller(lambda: client.post(url, json=BODY).json()["choices"][0]["message"]["content"])
+
+
+def transport_alone(place: Place, kind: str) -> Iterator[Caller]:
+    """Below every client: the request given to httpx's transport, nothing but the answer read."""
+    import json
+
+    import httpx
+
+    if kind == "fast":
+        from pyreqwest.compatibility.httpx.transport import SyncHttpxTransport as Transport
+    else:
+        Transport = httpx.HTTPTransport  # noqa: N806 - a class
+    url, headers = place.url + "/v1/chat/completions", {"content-type": "application/json"}
+    mine = threading.local()  # one each: they are not made to be shared
+
+    def call() -> object:
+        if not hasattr(mine, "transport"):
+            mine.transport = Transport()
+        response = mine.transport.handle_request(httpx.Request("POST", url, content=json.dumps(BODY), headers=headers))
+        answer = json.loads(response.read())["choices"][0]["message"]["content"]
+        response.close()
+        return answer
+
+    yield Caller(call)
 
 
 def openai_client(place: Place) -> Iterator[Caller]:
@@ -102,6 +128,8 @@ SYNC = (
     (REFERENCE, httpx_post, ("httpx",)),
     (OURS, ours, ("model-comparison-toolkit",)),
     (FAST, functools.partial(ours, transport="fast"), ("pyreqwest", "orjson")),
+    ("httpx.HTTPTransport alone", functools.partial(transport_alone, kind="httpx"), ()),
+    ("pyreqwest's transport alone", functools.partial(transport_alone, kind="fast"), ()),
     ("ollama", ollama_client, ("ollama",)),
     (OPENAI, openai_client, ("openai",)),
     (LITELLM, litellm_completion, ("litellm",)),
@@ -114,21 +142,23 @@ ASYNC = (
     (OPENAI, openai_async),
 )
 
-SHARE = (
-    "httpx's own transport is most of the call and is the same code for both; what is added is the request and the reply as objects, "
-    "the record, and the row that the journal's thread builds and writes, all of it counted here."
+FLOOR = "the row of the transport alone is the least that a client over it can cost, and it leaves little or nothing of the target."
+ADDED = (
+    "beyond the transport (a row of its own) there are the request and the reply as httpx's objects, the steps of the call, its record, "
+    "and the journal's row, built and written by a thread whose time counts here too."
 )
+THREADS = "threads that wait for the interpreter's lock cost CPU too, and the journal's thread is one more of them; " + FLOOR
 NOTES = {
-    "one call": SHARE,
-    "one call, fast": "the transport itself is cheap, so the row that the journal's thread builds and writes is a large part of what is left.",
-    "one call beside openai": SHARE,
-    "one call beside litellm": SHARE,
-    "64 threads": "threads wait for the interpreter's lock; the journal's thread is one more that wants it.",
-    "64 threads, fast": "threads wait for the interpreter's lock; the journal's thread is one more that wants it.",
-    "64 threads beside openai": SHARE,
-    "64 threads beside litellm": SHARE,
-    "64 tasks": "the pools of 16 avoid the quadratic part of httpx's pool, not the cost of its transport for each request.",
-    "64 tasks, fast": "each request of the Rust transport crosses to its own event loop and back.",
+    "one call": ADDED,
+    "one call, fast": f"{FLOOR} It runs a Rust thread beside ours, whose time counts; {ADDED}",
+    "one call beside openai": f"httpx's transport is most of our call: {FLOOR}",
+    "one call beside litellm": f"httpx's transport is most of our call: {FLOOR}",
+    "64 threads": THREADS,
+    "64 threads, fast": THREADS,
+    "64 threads beside openai": THREADS,
+    "64 threads beside litellm": THREADS,
+    "64 tasks": "the pools of 16 avoid the quadratic part of httpx's pool, not the cost of its asynchronous transport for each request.",
+    "64 tasks, fast": "each request of the Rust transport crosses to its own thread and back.",
 }
 
 
@@ -141,26 +171,27 @@ def goals(what: str) -> tuple[Goal, ...]:
     )
 
 
-def tables() -> tuple[Table, ...]:
+def tables(width: int = WIDTH) -> tuple[Table, ...]:
     return (
         Table(
             title="What does a call cost, one at a time?",
             reference=REFERENCE,
-            about="An answer of 50 tokens, not streamed, no cache; the toolkit records the call and writes its journal within the round.",
+            about="An answer of 50 tokens, not streamed, no cache; the toolkit records the call and writes its journal within the round. "
+            "A transport alone is what is left when there is no client at all.",
             contestants=tuple(Contestant(name, functools.partial(in_turn, client), packages) for name, client, packages in SYNC),
             goals=goals("one call"),
         ),
         Table(
-            title="What does a call cost, 64 at a time by threads?",
+            title=f"What does a call cost, {width} at a time by threads?",
             reference=REFERENCE,
             about="Clients are shared by all threads, as their authors recommend; httpx keeps 64 connections alive.",
-            contestants=tuple(Contestant(name, functools.partial(by_threads, client), per=WIDTH) for name, client, _ in SYNC),
+            contestants=tuple(Contestant(name, functools.partial(by_threads, client, width=width), per=width) for name, client, _ in SYNC),
             goals=goals("64 threads"),
         ),
         Table(
-            title="What does a call cost, 64 at a time on an event loop?",
+            title=f"What does a call cost, {width} at a time on an event loop?",
             reference=REFERENCE_ASYNC,
-            contestants=tuple(Contestant(name, functools.partial(by_tasks, client), per=WIDTH) for name, client in ASYNC),
+            contestants=tuple(Contestant(name, functools.partial(by_tasks, client, width=width), per=width) for name, client in ASYNC),
             goals=(
                 Goal("64 tasks", OURS, REFERENCE_ASYNC, 0.5),
                 Goal("64 tasks, fast", FAST, REFERENCE_ASYNC, 0.5),

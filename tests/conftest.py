@@ -1,7 +1,9 @@
 """What every test gets: a home of its own, no network beyond this machine, no skips in CI."""
 
 import ipaddress
+import json
 import os
+import pathlib
 import socket
 
 import pytest
@@ -9,6 +11,10 @@ import pytest
 from toolkit import defaults
 
 REAL_CONNECT = socket.socket.connect
+PROVIDERS = (
+    "TOOLKIT_", "OPENAI_", "OLLAMA_", "LMSTUDIO_", "LM_API", "OPENROUTER_", "NEXT_PUBLIC_", "HF_", "HUGGING", "AZURE_OPENAI_", "CO_API_", "COHERE_",
+    "REPLICATE_", "GOOGLE_", "GEMINI_", "GCLOUD_",
+)  # fmt: skip
 KEPT_VARIABLES = {"TOOLKIT_FORBID_SKIPS"}
 
 
@@ -30,13 +36,11 @@ def only_this_machine():
 def own_home(tmp_path, monkeypatch):
     """A home for this test alone, and none of the keys of whoever runs it."""
     for name in list(os.environ):
-        if (
-            name.startswith(("TOOLKIT_", "OPENAI_", "OLLAMA_", "LMSTUDIO_", "LM_API", "REPLICATE_", "GOOGLE_", "GEMINI_", "GCLOUD_"))
-            and name not in KEPT_VARIABLES
-        ):
+        if name.startswith(PROVIDERS) and name not in KEPT_VARIABLES:
             monkeypatch.delenv(name)
     home = tmp_path / "home"
     monkeypatch.setenv("TOOLKIT_HOME", str(home))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hugging"))
     yield home
     defaults.reset()
 
@@ -49,3 +53,11 @@ def pytest_runtest_makereport(item, call):
     if report.skipped and os.environ.get("TOOLKIT_FORBID_SKIPS"):
         report.outcome = "failed"
         report.longrepr = f"skipped, which is forbidden here: {report.longrepr}"
+
+
+@pytest.fixture
+def exchange():
+    """The JSON that the protocol sheets send in an exchange, by its name."""
+    folder = pathlib.Path(__file__).parent / "vectors"
+    found = {each["name"]: each for path in folder.glob("*.json") for each in json.loads(path.read_text("utf-8"))}
+    return lambda name: found[name]["request"]["json"]

@@ -1,9 +1,11 @@
 """The disk tier: many processes, damage, limits, and folders that don't work."""
 
 import hashlib
+import itertools
 import json
 import logging
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -21,15 +24,19 @@ from toolkit.cache.disk import DiskStore
 from toolkit.cache.entries import FILE_NAME, ROWS_AT_ONCE, USES_AT_ONCE
 from toolkit.errors import CacheError, ConfigError
 
+STRESS_S = float(os.environ.get("STRESS_SECONDS", "0"))
+"""For how long processes are killed in the test of that; eight times by default, which takes a few seconds; CI may give it 20 s."""
+
+KEYS = 10_000
 WORKER = """
 import hashlib, random, sys
 from toolkit.cache.disk import DiskStore
-folder, seed = sys.argv[1], int(sys.argv[2])
+folder, seed, keys = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 store, chance = DiskStore(folder), random.Random(seed)
 def whole(key, data):
     return data.startswith(key.encode() + b":") and hashlib.sha256(data[:-64]).hexdigest().encode() == data[-64:]
 while True:
-    key = f"{chance.randrange(500):064d}"
+    key = f"{chance.randrange(keys):064d}"
     if chance.random() < 0.5:
         body = key.encode() + b":" + chance.randbytes(chance.randrange(1, 30_000)).hex().encode()
         store.set(key, body + hashlib.sha256(body).hexdigest().encode())
@@ -369,23 +376,26 @@ def test_a_full_disk_is_an_error_of_that_write_alone(tmp_path):
 
 
 def test_four_processes_killed_at_random_leave_every_value_whole(tmp_path):
-    workers = {}
+    workers, chance, end = {}, random.Random(7), time.monotonic() + STRESS_S
     try:
-        for seed in range(12):
-            slot = seed % 4
+        for seed in itertools.count():
+            if seed >= 8 and time.monotonic() >= end:
+                break
+            slot = chance.randrange(4) if len(workers) == 4 else len(workers)
             if slot in workers:
                 finish(workers.pop(slot))
-            command = [sys.executable, "-c", WORKER, str(tmp_path), str(seed)]
+            command = [sys.executable, "-c", WORKER, str(tmp_path), str(seed), str(KEYS)]
             workers[slot] = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            assert workers[slot].stdout.read(200).strip(b".") == b"", workers[slot].stderr
+            assert workers[slot].stdout.read(chance.randrange(50, 200)).strip(b".") == b"", workers[slot].stderr
     finally:
         for worker in workers.values():
             finish(worker)
     store = DiskStore(tmp_path)
-    found = [store.get(f"{n:064d}") for n in range(500)]
-    values = [value for value in found if value is not MISS]
-    assert len(values) > 100
-    assert all(hashlib.sha256(value[:-64]).hexdigest().encode() == value[-64:] for value in values)
+    found = {key: store.get(key) for key in (f"{n:064d}" for n in range(KEYS))}
+    values = {key: value for key, value in found.items() if value is not MISS}
+    assert len(values) > 200
+    assert all(value.startswith(key.encode() + b":") for key, value in values.items())
+    assert all(hashlib.sha256(value[:-64]).hexdigest().encode() == value[-64:] for value in values.values())
     assert store.entries.damaged() == []
     assert rows(store, "PRAGMA integrity_check") == [("ok",)]
     assert [(store.info().entries, store.info().size_bytes)] == rows(store, "SELECT count(*), sum(size) FROM entry")

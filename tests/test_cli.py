@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 
 from toolkit.cli import DEMO_MODELS, DEMO_PROMPTS, main
+from toolkit.client import Client
 from toolkit.monitor.journal import JournalReader
 
 
-def test_the_demo_shows_answers_percentiles_and_intervals_and_then_the_cache(capsys, own_home):
+def test_the_demo_shows_answers_percentiles_and_intervals_and_then_the_cache(capsys, own_home, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")  # a prompt fits into its column
     assert main(["demo"]) == 0
     first = capsys.readouterr().out
     assert len(DEMO_MODELS) >= 3 and len(DEMO_PROMPTS) >= 8
@@ -98,3 +100,66 @@ def test_models_lists_what_can_be_asked(capsys):
 def test_the_command_is_installed():
     done = subprocess.run([sys.executable, "-m", "toolkit.cli", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("toolkit ")
+
+
+def asked(capsys, *arguments):
+    code = main([*arguments, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def kept_answers(count):
+    with Client() as client:
+        for n in range(count):
+            client.generate_text("scripted/echo", f"prompt {n}")
+            client.generate_text("scripted/echo", f"prompt {n}")
+
+
+def test_cache_stats_tell_how_full_each_tier_is_and_what_it_saved(capsys):
+    kept_answers(3)
+    code, told = asked(capsys, "cache", "stats")
+    memory, disk = told["tiers"]
+    assert (code, told["coalesced"]) == (0, 0)
+    assert (memory["tier"], memory["hits"]) == ("memory", 3)
+    assert (disk["tier"], disk["entries"], disk["works"]) == ("disk", 3, True)
+    assert disk["size_bytes"] > 0
+    assert main(["cache", "stats"]) == 0
+    shown = capsys.readouterr().out
+    assert "saved time" in shown
+    assert "2,000.0 MB" in shown
+
+
+def test_cache_stats_work_before_anything_was_asked(capsys):
+    code, told = asked(capsys, "cache", "stats")
+    assert code == 0
+    assert [tier["hits"] for tier in told["tiers"]] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("limits", "left"), [(["--max-entries", "2"], 2), (["--max-bytes", "0.001kB"], 0), (["--older-than", "30d"], 5), ([], 5)]
+)
+def test_cache_prune_keeps_what_fits(capsys, limits, left):
+    kept_answers(5)
+    assert asked(capsys, "cache", "prune", *limits) == (0, {"removed": 5 - left, "left": {"disk": left}})
+
+
+def test_cache_clear_forgets_everything(capsys):
+    kept_answers(5)
+    assert main(["cache", "clear"]) == 0
+    assert capsys.readouterr().out == "removed 5 answers; left: 0 in disk\n"
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--max-bytes", "many"], ["--max-bytes", "-1"], ["--older-than", "30"], ["--older-than", "3 weeks"], ["--max-entries", "1kB"]]
+)
+def test_cache_prune_refuses_limits_it_does_not_understand(capsys, wrong):
+    with pytest.raises(SystemExit) as ended:
+        main(["cache", "prune", *wrong])
+    assert ended.value.code == 2
+    assert "is not a number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["stats", "prune", "clear"])
+def test_a_shared_cache_that_is_down_is_work_that_failed(capsys, monkeypatch, action):
+    monkeypatch.setenv("TOOLKIT_CACHE", "redis://:secret@127.0.0.1:9/0")
+    assert main(["cache", action]) == 1
+    assert "secret" not in "".join(capsys.readouterr())

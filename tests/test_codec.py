@@ -9,7 +9,7 @@ from hypothesis import given
 
 from toolkit.cache.codec import VERSION, decode, encode
 from toolkit.errors import CacheError
-from toolkit.types import Kept, Reply, TokenLogprob, ToolCall, Usage
+from toolkit.types import Image, ImageReply, Kept, Reply, TokenLogprob, ToolCall, Usage
 
 TEXT = st.text(st.characters(codec=None), max_size=20)  # lone surrogates too: models and services write such things
 NUMBER = st.floats(allow_nan=False)
@@ -29,9 +29,19 @@ REPLIES = st.builds(
     cost_usd=st.none() | NUMBER,
     reported=st.dictionaries(TEXT, NUMBER | TEXT, max_size=3),
 )
+IMAGE_REPLIES = st.builds(
+    ImageReply,
+    images=st.lists(st.builds(Image, data=st.binary(max_size=20), mime=TEXT), max_size=2).map(tuple),
+    text=TEXT,
+    served_model=st.none() | TEXT.filter(bool),
+    usage=st.builds(Usage, input_tokens=COUNT, output_tokens=COUNT),
+    request_id=st.none() | TEXT.filter(bool),
+    cost_usd=st.none() | NUMBER,
+    reported=st.dictionaries(TEXT, NUMBER | TEXT, max_size=3),
+)
 KEPT = st.builds(
     Kept,
-    reply=REPLIES,
+    reply=REPLIES | IMAGE_REPLIES,
     at=NUMBER,
     latency_s=NUMBER,
     ttft_s=st.none() | NUMBER,
@@ -56,6 +66,16 @@ def row(**changes):
 
 def reply(**changes):
     return row(reply=row()["reply"] | changes)
+
+
+def pictures(*images):
+    return row(reply={"images": list(images)})
+
+
+def test_the_bytes_of_a_picture_are_kept_as_text():
+    kept = Kept(reply=ImageReply(images=(Image(data=bytes(range(256))),)), at=0.0, latency_s=0.0)
+    assert json.loads(encode(kept))["reply"]["images"][0]["data"].startswith("AAEC")
+    assert decode(encode(kept)) == kept
 
 
 def test_fields_of_a_newer_toolkit_are_ignored():
@@ -107,6 +127,14 @@ def test_a_token_the_model_thought_impossible_survives():
         reply(logprobs=[["a", "b"]]),
         reply(logprobs=[["a", -1.0, [["b"]]]]),
         reply(reported={"load_s": []}),
+        row(reply={"images": None}),
+        row(reply={"images": "AAEC"}),
+        pictures("AAEC"),
+        pictures({"data": "AAEC"}),
+        pictures({"data": "no base64!", "mime": "image/png"}),
+        pictures({"data": "AAE", "mime": "image/png"}),
+        pictures({"data": [1], "mime": "image/png"}),
+        pictures({"data": "AAEC", "mime": None}),
         reply(reported=[1]),
         reply(cost_usd="free"),
         row(v=VERSION + 1),

@@ -9,7 +9,8 @@ from jupyter_client.manager import start_new_kernel
 
 @pytest.fixture
 def kernel(own_home):
-    manager, client = start_new_kernel(kernel_name="python3", env={**os.environ, "TOOLKIT_HOME": str(own_home), "CI": "1"})
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}  # a live table is what a user sees
+    manager, client = start_new_kernel(kernel_name="python3", env={**environment, "TOOLKIT_HOME": str(own_home)})
     yield manager, client
     client.stop_channels()
     manager.shutdown_kernel(now=True)
@@ -83,3 +84,35 @@ def test_an_interrupt_in_the_middle_of_a_comparison_returns_what_is_finished(ker
     assert len(pressed) == 1
     text, error = run(client, "print(result.frame['status'].tolist(), result.stopped)")
     assert (text.strip(), error) == ("['ok', 'ok', 'ok'] True", None)
+
+
+def shown_by(client, code):
+    """What a cell displayed, display by display, in the order it came: lists of MIME bundles."""
+    message_id, displays = client.execute(code), {}
+    while True:
+        message = client.get_iopub_msg(timeout=60)
+        content = message["content"]
+        if message["msg_type"] in ("display_data", "update_display_data"):
+            displays.setdefault(content["transient"]["display_id"], []).append(content["data"])
+        elif message["msg_type"] == "error":
+            raise AssertionError(content["evalue"])
+        elif message["msg_type"] == "status" and content["execution_state"] == "idle" and message["parent_header"]["msg_id"] == message_id:
+            return list(displays.values())
+
+
+@pytest.mark.parametrize(
+    ("call", "begins_as"), [("tk.compare", "text/html"), ("await tk.acompare", "application/vnd.jupyter.widget-view+json")]
+)
+def test_a_live_table_is_shown_and_leaves_plain_html_behind(kernel, call, begins_as):
+    _, client = kernel
+    code = (
+        "import toolkit as tk\nfrom toolkit.testing import Answer, script\n"
+        "script('<b>bold</b>', [Answer('x', first_token_s=0.1)])\n"
+        f"result = {call}(['scripted/<b>bold</b>'], list('abcdef'), concurrency=1)"
+    )
+    (frames,) = shown_by(client, code)
+    assert begins_as in frames[0]
+    assert len(frames) > 1
+    assert set(frames[-1]) == {"text/html", "text/plain"}
+    assert "done: 6 of 6" in frames[-1]["text/html"]
+    assert "&lt;b&gt;bold" in frames[-1]["text/html"] and "<b>bold" not in frames[-1]["text/html"]

@@ -7,9 +7,13 @@ from dataclasses import replace
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from toolkit.keys import LEFT_OUT_BODY, LEFT_OUT_HEADERS, Wire, canonical, key_of
+from toolkit.providers.lmstudio import LMStudio
+from toolkit.providers.ollama import Ollama
+from toolkit.providers.openai_compatible import OpenAICompatible
+from toolkit.types import ChatRequest, ImagePart, Message, TextPart
 
 BODY = {
     "model": "m",
@@ -145,3 +149,95 @@ def test_the_key_is_the_same_in_every_process_and_under_every_hash_seed(seed):
     environment = os.environ | {"PYTHONHASHSEED": seed}
     done = subprocess.run([sys.executable, "-c", script], input=sent, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == key_of(WIRE, 3)
+
+
+# --- whole requests, as each dialect writes them -------------------------------------------------------------------------------
+
+PROVIDERS = {"openai_compatible": OpenAICompatible, "ollama": Ollama, "lmstudio": LMStudio}
+TEXTS = st.text(min_size=1, max_size=20)
+SCHEMAS = st.dictionaries(TEXTS, JSON, min_size=1, max_size=3)
+CHANGES = {
+    "model": TEXTS,
+    "temperature": st.floats(0, 2),
+    "max_tokens": st.integers(1, 10_000),
+    "top_p": st.floats(0, 1),
+    "stop": st.lists(TEXTS, max_size=3).map(tuple),
+    "seed": st.integers(0, 2**31),
+    "schema": SCHEMAS,
+    "extra": st.dictionaries(TEXTS.map("x_".__add__), JSON, max_size=3),
+}
+IMAGES = st.binary(min_size=1, max_size=100)
+
+
+def request(image=b"\x89PNG", text="Name a river.", **fields):
+    content = (TextPart(text=text), ImagePart(data=image))
+    return ChatRequest(
+        messages=(Message(role="system", content="Be brief."), Message(role="user", content=content)), **{"model": "m"} | fields
+    )
+
+
+def key_at(provider, asked, repeat=0, base_url="http://127.0.0.1:1234/v1"):
+    return key_of(PROVIDERS[provider](base_url=base_url, api_key="secret").wire(asked), repeat)
+
+
+@pytest.mark.parametrize("provider", sorted(PROVIDERS))
+@pytest.mark.parametrize("field", sorted(CHANGES))
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_changing_one_field_of_a_request_changes_its_key_in_every_dialect(provider, field, data):
+    fields = data.draw(st.fixed_dictionaries({}, optional=CHANGES))
+    one, other = (fields | {field: data.draw(CHANGES[field])} for _ in range(2))
+    same = canonical(one[field]) == canonical(other[field])
+    assert (key_at(provider, request(**one)) == key_at(provider, request(**other))) == same
+
+
+@pytest.mark.parametrize("provider", sorted(PROVIDERS))
+@given(image=IMAGES, data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_changing_one_byte_of_an_image_changes_the_key_in_every_dialect(provider, image, data):
+    other = bytearray(image)
+    other[data.draw(st.integers(0, len(image) - 1))] ^= data.draw(st.integers(1, 255))
+    assert key_at(provider, request(image)) != key_at(provider, request(bytes(other)))
+
+
+@pytest.mark.parametrize("provider", sorted(PROVIDERS))
+@given(
+    texts=st.lists(TEXTS, min_size=2, max_size=2, unique=True), repeats=st.lists(st.integers(0, 1000), min_size=2, max_size=2, unique=True)
+)
+@settings(max_examples=25, deadline=None)
+def test_words_roles_addresses_and_repeats_all_count_in_every_dialect(provider, texts, repeats):
+    one, other = (request(text=text) for text in texts)
+    base = key_at(provider, one)
+    variants = [
+        key_at(provider, other),
+        key_at(provider, one, base_url="http://127.0.0.1:1235/v1"),
+        key_at(provider, replace(one, messages=one.messages[1:])),
+        key_at(provider, replace(one, messages=(replace(one.messages[0], role="user"), one.messages[1]))),
+        *(key_at(provider, one, repeat) for repeat in repeats if repeat),
+    ]
+    assert base not in variants
+    assert key_at(provider, request(text=texts[0]), 0) == base
+
+
+@pytest.mark.parametrize("provider", sorted(PROVIDERS))
+@given(schema=SCHEMAS, random=st.randoms(use_true_random=False))
+@settings(max_examples=25, deadline=None)
+def test_the_order_of_a_schemas_properties_does_not_matter_in_any_dialect(provider, schema, random):
+    def order(names):
+        random.shuffle(names)
+        return names
+
+    assert key_at(provider, request(schema=schema)) == key_at(provider, request(schema=shuffled(schema, order)))
+
+
+@pytest.mark.parametrize("provider", sorted(PROVIDERS))
+def test_a_time_limit_and_a_key_of_the_service_do_not_count(provider):
+    asked = replace(request(), timeout_s=5.0)
+    assert key_at(provider, asked) == key_at(provider, request())
+    wire = PROVIDERS[provider](base_url="http://127.0.0.1:1234/v1", api_key="another").wire(asked)
+    assert key_of(wire) == key_at(provider, asked)
+
+
+def test_the_key_is_the_same_under_every_version_of_python():
+    """Written down once: a change of this value makes everybody's cache useless, so it goes with a new schema version."""
+    assert key_of(WIRE, 3) == "f6226c54a73400551f7da2d628d6ac388931f9e72b5d7c90f421c2ac2d0fc50e"

@@ -3,13 +3,17 @@
 import asyncio
 import gc
 import inspect
+import json
 import logging
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections import namedtuple
 from dataclasses import dataclass
+from typing import ClassVar
 
 import joblib
 import numpy as np
@@ -18,7 +22,7 @@ import polars as pl
 import pytest
 
 from toolkit.cache import Cache, LRUCache, memoize
-from toolkit.errors import ConfigError
+from toolkit.errors import CacheError, ConfigError
 
 Point = namedtuple("Point", "x")
 
@@ -536,6 +540,70 @@ def test_a_folder_that_cannot_be_used_costs_one_warning_and_the_work_goes_on(tmp
         assert [work(1), work(2), work(1)] == [1, 2, 1]
     assert len(caplog.records) == 1
     assert "are not kept on disk" in caplog.text
+
+
+class Travelling:
+    """Notes the threads in which it is pickled and unpickled."""
+
+    packed: ClassVar[list] = []
+    unpacked: ClassVar[list] = []
+
+    def __reduce__(self):
+        self.packed.append(threading.get_ident())
+        return unpack, ()
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+def unpack():
+    Travelling.unpacked.append(threading.get_ident())
+    return Travelling()
+
+
+async def travel():
+    kept_calls.append(threading.get_ident())
+    return Travelling()
+
+
+def test_a_persistent_coroutine_function_runs_on_its_loop_and_is_read_and_written_elsewhere(tmp_path, no_kept_calls):
+    for _ in range(2):
+        asyncio.run(memoize(travel, persist=True, store=tmp_path)())
+    here = threading.get_ident()
+    assert kept_calls == [here]
+    assert (len(Travelling.packed), len(Travelling.unpacked)) == (1, 1)
+    assert here not in Travelling.packed + Travelling.unpacked
+
+
+def refuse(reason):
+    kept_calls.append(1)
+    raise CacheError(reason)
+
+
+async def refuse_later(reason):
+    refuse(reason)
+
+
+@pytest.mark.parametrize("function", [refuse, refuse_later])
+def test_a_persistent_function_that_raises_an_error_of_the_cache_runs_once(tmp_path, no_kept_calls, caplog, function):
+    work = memoize(function, persist=True, store=tmp_path)
+    with pytest.raises(CacheError, match="no room"):
+        asyncio.run(work("no room")) if function is refuse_later else work("no room")
+    assert kept_calls == [1]
+    assert caplog.records == []
+
+
+def test_the_life_of_a_persistent_result_counts_from_when_it_was_worked_out(tmp_path, no_kept_calls):
+    asyncio.run(memoize(describe_later, persist=True, store=tmp_path, ttl_s=1000)(1))
+    rows = sqlite3.connect(tmp_path / "entries-v1.sqlite", isolation_level=None)
+    (metadata,) = rows.execute("SELECT metadata FROM entry").fetchone()
+    told = json.loads(metadata)
+    rows.execute("UPDATE entry SET metadata = ?", (json.dumps(told | {"time": told["time"] - 999.9}).encode(),))
+    work = memoize(describe_later, persist=True, store=tmp_path, ttl_s=1000)
+    end = time.monotonic() + 20
+    while len(kept_calls) < 2:  # a tenth of a second is left of its life, and not a thousand more
+        assert asyncio.run(work(1)) == [1]
+        assert time.monotonic() < end
 
 
 def test_persistent_results_survive_the_process_and_follow_the_source(tmp_path):

@@ -10,11 +10,12 @@ import pytest
 from servers.http import CUT, Gate, Server, exchange_answer, json_answer
 from servers.replicate import METRICS, PNG, ReplicateService, event, piece
 from toolkit import AsyncClient, Client
+from toolkit.cache import ResponseCache
 from toolkit.drive import ThreadDriver
 from toolkit.errors import ConfigError, ProviderTimeoutError, ReplyError, ServerError, StreamInterrupted, UnreachableError
 from toolkit.providers.replicate import Replicate, read_addresses, read_pause
 from toolkit.transports import ThreadTransports
-from toolkit.types import ChatRequest, ImagePart, ImageRequest, Message, TextPart, ToolCall
+from toolkit.types import ChatRequest, Image, ImagePart, ImageRequest, Message, TextPart, ToolCall
 from toolkit.wire.retry import NO_RETRY, Retry
 
 KEY = "r8_secret0123456789"
@@ -27,8 +28,8 @@ def quick(monkeypatch):
 
 
 def client_of(server, **options):
-    options = {"base_urls": {"replicate": server.url}, "api_keys": {"replicate": KEY}, "retry": NO_RETRY, **options}
-    return Client(cache=False, journal=False, **options)
+    options = {"base_urls": {"replicate": server.url}, "api_keys": {"replicate": KEY}, "retry": NO_RETRY, "cache": False, **options}
+    return Client(journal=False, **options)
 
 
 def ask(service, stream=False, model="acme/alpine", prompt="hi", **arguments):
@@ -229,6 +230,11 @@ def test_a_stream_that_ends_badly_is_an_error_without_another_try(last):
     assert (caught.value.partial, caught.value.retryable) == ("Half", False)
 
 
+@pytest.mark.parametrize(("error", "retryable"), [({"message": "It broke"}, False), ({"message": "slow down", "code": 429}, True)])
+def test_an_answer_that_tells_of_an_error_is_worth_another_try_only_where_a_status_in_it_says_so(error, retryable):
+    assert Replicate(api_key=KEY).told_error({"error": error}, "acme/alpine").retryable == retryable
+
+
 def test_a_last_event_without_its_blank_line_ends_the_job():
     service = ReplicateService(fault=lambda _request, good: type(good)(200, good.headers, [piece("a"), event("done", "{}").rstrip()]))
     completion = ask(service, stream=True)
@@ -369,6 +375,18 @@ def test_pictures_are_downloaded_with_the_job():
     assert [(image.mime, len(image.data)) for image in reply.images] == [("image/png", 8), ("image/webp", 3)]
     assert service.asked["input"] == {"prompt": "a teal teapot", "num_outputs": 2, "width": 768, "height": 512, "seed": 7, "top_k": 1}
     assert (reply.request_id, reply.reported["predict_s"]) == ("job1", 0.775)
+
+
+def test_a_client_makes_pictures_once_and_keeps_them():
+    service = ReplicateService()
+    with service.serve() as server, client_of(server, cache=ResponseCache()) as client:
+        service.output = [f"{server.files.url}/out-0.png"]
+        first, again = (client.generate_image("replicate/acme/alpine", "a teal teapot", size="768x512", seed=7) for _ in range(2))
+        assert [request.path for request in server.files.requests] == ["/out-0.png"]
+    assert first.images == again.images == (Image(data=PNG, mime="image/png"),)
+    assert (first.provenance, again.provenance, again.cache_tier) == ("live", "replayed", "memory")
+    assert (first.served_model, first.request_id, first.cost_usd) == ("acme/alpine", "job1", None)
+    assert service.asked["input"] == {"prompt": "a teal teapot", "width": 768, "height": 512, "seed": 7}
 
 
 def test_a_picture_is_made_as_in_the_sheet():

@@ -265,15 +265,29 @@ def test_a_store_that_cannot_be_written_can_still_be_read(caplog):
     assert len(caplog.records) == 1
 
 
-def test_a_folder_that_cannot_be_used_costs_one_warning_for_each_direction_and_memory_works_on(tmp_path, caplog):
+def test_a_folder_that_cannot_be_used_costs_one_warning_and_memory_works_on(tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     cache = ResponseCache(tmp_path / "file" / "cache")
     for key in "abc":
         assert cache.get(key) is MISS
         cache.set(key, KEPT)
         assert cache.get(key) == Found(KEPT, "memory")
-    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert cache.stats().tiers[1].entries is None
+
+
+def test_a_store_that_can_be_read_again_and_still_not_written_is_reported_for_that(caplog):
+    timer, shelf = Clock(0), Shelf()
+    shelf.broken = {"get", "set"}
+    cache = ResponseCache(stores=[shelf], timer=timer)
+    cache.get("key")
+    timer.now += 1
+    cache.set("key", KEPT)
+    shelf.broken = {"set"}
+    cache.get("another")
+    timer.now += 1
+    cache.set("key", KEPT)
+    assert [record.getMessage().split(" cache ")[0] for record in caplog.records] == ["reading the redis", "writing the redis"]
 
 
 def test_a_folder_that_can_be_used_later_is_picked_up(tmp_path):

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.errors import ReplyError, ToolkitError
+from toolkit.providers.azure import Azure
+from toolkit.providers.cohere import Cohere
 from toolkit.providers.ollama import Ollama
 from toolkit.providers.openai_compatible import OpenAICompatible
 from toolkit.types import ChatRequest, Message
@@ -15,7 +17,7 @@ from toolkit.wire import fastjson
 from toolkit.wire.stream import LineDecoder, SSEDecoder, Surrogates
 
 REQUEST = ChatRequest(model="m", messages=(Message(role="user", content="hi"),))
-PROVIDERS = {"chat": OpenAICompatible(), "ollama": Ollama()}
+PROVIDERS = {"azure": Azure(base_url="https://r.invalid"), "chat": OpenAICompatible(), "cohere": Cohere(), "ollama": Ollama()}
 
 NASTY = {
     "line feeds": b"data: {}\n\ndata: 2\n\n",
@@ -235,6 +237,13 @@ FIELDS = [
     "text",
     "timings",
     "system_fingerprint",
+    "tool_plan",
+    "citations",
+    "sources",
+    "billed_units",
+    "content_filter_results",
+    "prompt_filter_results",
+    "filtered",
 ]
 LIKELY_JSON = st.recursive(
     ANY_JSON, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4), max_leaves=12
@@ -245,7 +254,7 @@ LIKELY_JSON = st.recursive(
 @given(st.lists(LIKELY_JSON | st.dictionaries(st.sampled_from(FIELDS), LIKELY_JSON, max_size=6), max_size=4), st.integers(1, 80))
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_any_json_gives_a_reply_or_our_error_and_the_same_however_it_is_cut(name, values, size):
-    frame = {"chat": "data: %s\n\n", "ollama": "%s\n"}[name]
+    frame = "%s\n" if name == "ollama" else "data: %s\n\n"
     data = "".join(frame % json.dumps(value) for value in values).encode()
     whole, cut = read(PROVIDERS[name], [data]), read(PROVIDERS[name], slices(data, size))
     for text, end in (whole, cut):
@@ -268,7 +277,7 @@ def test_any_bytes_give_a_reply_or_our_error(name, data, size):
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_no_text_is_lost_wherever_the_network_cuts(name, words, size, ascii_only, crlf):
     lines = [json.dumps(value, ensure_ascii=ascii_only) for value in stream_of(name, words)]
-    if name == "chat":
+    if name != "ollama":
         lines = [f"data: {line}\n" for line in lines] + ["data: [DONE]\n"]
     data = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogatepass")
     data = data.replace(b"\n", b"\r\n") if crlf else data
@@ -278,6 +287,12 @@ def test_no_text_is_lost_wherever_the_network_cuts(name, words, size, ascii_only
 
 
 def stream_of(name, words):
-    if name == "chat":
+    if name == "cohere":
+        deltas = [{"message": {"content": {"text": word}}} for word in words]
+        return [
+            *({"type": "content-delta", "delta": delta} for delta in deltas),
+            {"type": "message-end", "delta": {"finish_reason": "COMPLETE"}},
+        ]
+    if name != "ollama":
         return [*({"choices": [{"delta": {"content": word}}]} for word in words), {"choices": [{"delta": {}, "finish_reason": "stop"}]}]
     return [*({"message": {"content": word}, "done": False} for word in words), {"done": True, "done_reason": "stop"}]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import httpx
@@ -10,26 +11,31 @@ import pytest
 from servers.http import Cut, Server, exchange_answer, exchange_writes, json_answer
 from servers.vertex import VertexService, write_service_account
 from toolkit import AsyncClient, Client
-from toolkit.errors import ProviderError, StreamInterrupted
+from toolkit.errors import ContentFilterError, ProviderError, StreamInterrupted
+from toolkit.providers.azure import Azure
+from toolkit.providers.cohere import Cohere
+from toolkit.providers.huggingface import HuggingFace
 from toolkit.providers.lmstudio import LMStudio
 from toolkit.providers.ollama import Ollama
 from toolkit.providers.openai_compatible import OpenAICompatible
+from toolkit.providers.openrouter import OpenRouter
 from toolkit.providers.replicate import Replicate
 from toolkit.providers.vertex import Vertex
-from toolkit.types import ChatRequest, Message, PullProgress, ToolCall
+from toolkit.types import ChatRequest, ImagePart, ImageRequest, Message, PullProgress, TextPart, ToolCall, Usage
 from toolkit.wire.retry import NO_RETRY
 from toolkit.wire.steps import Emit, Send
 
 FOLDER = Path(__file__).parent / "vectors"
 ALL = {exchange["name"]: exchange for path in sorted(FOLDER.glob("*.json")) for exchange in json.loads(path.read_text("utf-8"))}
 STEPS = sorted(name for name, exchange in ALL.items() if "steps" in exchange or name.startswith("replicate"))
-LISTS = {"vertex-models", "replicate-model"}
-PULLS = {name for name in ALL.keys() - STEPS if ALL[name]["request"]["path"] == "/api/pull"}
-CHATS = sorted(ALL.keys() - PULLS - LISTS - set(STEPS))
+SINGLE = {name: exchange for name, exchange in ALL.items() if name not in STEPS}
+PULLS = {name for name, exchange in SINGLE.items() if exchange["request"]["path"] == "/api/pull"}
+LISTS = {name for name, exchange in SINGLE.items() if "models" in exchange["expect"] and not name.startswith("vertex")}
+PICTURES = {name for name, exchange in SINGLE.items() if exchange["request"]["path"].endswith("/images/generations")}
+CHAT_PATHS = ("/chat/completions", "/api/chat", "/api/generate", "/v2/chat", ":generateContent", ":streamGenerateContent")
+CHATS = sorted(name for name, exchange in SINGLE.items() if exchange["request"]["path"].partition("?")[0].endswith(CHAT_PATHS))
+SPEAKERS = {"lms": LMStudio, "or": OpenRouter, "hf": HuggingFace}  # by the first word of a name; the others speak the bare dialect
 STREAMS = [name for name in CHATS if "frames" in ALL[name]["response"]]
-
-
-NOWHERE = "http://127.0.0.1:9"
 
 
 @pytest.fixture(scope="session")
@@ -44,25 +50,35 @@ def signed_in(service_account, monkeypatch):
     monkeypatch.setenv("REPLICATE_POLL_INTERVAL", "0.001")
 
 
-def provider_of(exchange, origin=NOWHERE):
-    path = exchange["request"]["path"]
-    if exchange["name"].startswith("vertex"):
-        return Vertex(base_url=origin)
-    if exchange["name"].startswith("replicate"):
-        return Replicate(base_url=origin)
+def provider_of(exchange, origin="http://127.0.0.1:9"):
+    kind, path = kind_and_path(exchange)
+    return kind(base_url=origin if kind is Vertex else origin + path)  # without a project, nobody has to sign in
+
+
+def kind_and_path(exchange):
+    """The provider that speaks an exchange, and the path of its base URL."""
+    name, path = exchange["name"], exchange["request"]["path"]
+    if name.startswith("azure"):
+        return Azure, path  # it reads whole addresses
+    if name.startswith("cohere"):
+        return Cohere, ""
+    if name.startswith("vertex"):
+        return Vertex, path.partition("/publishers/")[0]  # where a project is named in the address
+    if name.startswith("replicate"):
+        return Replicate, "/v1"
     if path.endswith("/chat/completions"):
-        kind = LMStudio if exchange["name"].startswith("lms") else OpenAICompatible
-        return kind(base_url=origin + path.removesuffix("/chat/completions"))
-    return Ollama(base_url=origin)
+        return SPEAKERS.get(name.partition("-")[0], OpenAICompatible), path.removesuffix("/chat/completions")
+    return Ollama, ""
 
 
 def model_of(exchange):
-    path, body = exchange["request"]["path"], exchange["request"]["json"]
-    if exchange["name"].startswith("vertex"):
+    name, path, body = exchange["name"], exchange["request"]["path"], exchange["request"]["json"]
+    if name.startswith("vertex"):
         return path.partition("/models/")[2].partition(":")[0]
-    if exchange["name"].startswith("replicate"):
+    if name.startswith("replicate"):
         return body.get("version") or path.removeprefix("/v1/models/").removesuffix("/predictions")
-    return body["model"]
+    deployment = re.search("/deployments/([^/]+)/", path)
+    return deployment[1] if deployment else body["model"]
 
 
 def request_of(exchange):
@@ -91,39 +107,46 @@ def check_reply(expected, reply):
     assert reply.text == expected["text"]
     assert reply.reasoning == expected.get("reasoning", "")
     assert reply.finish_reason == expected["finish_reason"]
-    check_usage(expected, reply.usage)
+    check_usage(expected, reply)
     calls = [ToolCall(**call) for call in expected.get("tool_calls", [])]
     assert list(reply.tool_calls) == calls
-    for name, ours in (
-        ("tokens_per_second",) * 2,
-        ("load_s",) * 2,
-        ("predict_time_s", "predict_s"),
-        ("hops", "requests"),
-        ("detail", "finish"),
-    ):
+    for name, ours in {
+        "tokens_per_second": "tokens_per_second",
+        "load_s": "load_s",
+        "predict_time_s": "predict_s",
+        "hops": "requests",
+    }.items():
         if name in expected:
-            found = reply.reported[ours]
-            assert found == pytest.approx(expected[name]) if isinstance(found, float | int) else expected[name] in found
+            assert reply.reported[ours] == pytest.approx(expected[name])
+    for citation, found in zip(expected.get("citations", []), json.loads(reply.reported.get("citations", "[]")), strict=True):
+        assert citation.items() <= found.items()
+    if "detail" in expected:
+        told = reply.reported
+        assert told["content_filter"] == expected["detail"] if "content_filter" in told else expected["detail"] in told["finish"]
+    if "deployment" in expected:
+        assert reply.served_model == expected["model"]
 
 
-def check_usage(expected, usage):
+def check_usage(expected, reply):
+    names = {"input_tokens": reply.usage.input_tokens, "output_tokens": reply.usage.output_tokens}
+    names |= {"prompt_tokens": reply.usage.input_tokens, "completion_tokens": reply.usage.output_tokens}
+    names |= {"reasoning_tokens": reply.usage.reasoning_tokens, "cost": reply.cost_usd}
+    names |= {name: reply.reported.get(name) for name in ("raw_input_tokens", "raw_output_tokens")}
     told = expected.get("usage", {})
-    if "first_step" not in expected:  # that sheet says nothing of the last step's usage
-        assert usage.input_tokens == told.get("prompt_tokens", told.get("input_tokens"))
-        assert usage.output_tokens == told.get("completion_tokens", told.get("output_tokens"))
-    if "reasoning_tokens" in told:
-        assert usage.reasoning_tokens == told["reasoning_tokens"]
+    assert told == {name: names[name] for name in told}
 
 
 def check_error(expected, error):
     assert isinstance(error, StreamInterrupted) == (expected["outcome"] == "truncated")
     assert expected.get("error", "") in str(error)
+    assert expected.get("detail", "") in str(error)
     assert error.partial == expected.get("text", "")
     assert error.status == expected.get("status", error.status)
     assert error.retryable == expected.get("retryable", error.retryable)
     assert error.retry_after == expected.get("retry_after_s")
-    for word in expected.get("hint", "").split():
+    for word in [*expected.get("hint", "").split(), expected.get("detail", "")]:
         assert word in str(error)
+    assert isinstance(error, ContentFilterError) == (expected.get("finish_reason") == "content_filter")
 
 
 def read_stream(exchange, chunks):
@@ -183,10 +206,9 @@ def test_a_whole_answer_that_comes_where_a_stream_was_asked_for_is_read_all_the_
 
 
 def facts(exchange, server):
-    provider = provider_of(exchange, server.url)
-    model = f"{provider.name}/{model_of(exchange)}"
-    address = server.url + exchange["request"]["path"].partition("/publishers/")[0] if provider.name == "vertex" else provider.base_url
-    return {"base_urls": {provider.name: address}, "cache": False, "journal": False, "retry": NO_RETRY}, model
+    kind, path = kind_and_path(exchange)
+    options = {"base_urls": {kind.name: server.url + path}, "cache": False, "journal": False, "retry": NO_RETRY}
+    return options, f"{kind.name}/{model_of(exchange)}"
 
 
 def ask_in_a_thread(options, model, stream):
@@ -270,7 +292,9 @@ def serve_steps(name, elsewhere):
 
 
 @pytest.mark.parametrize("ask", [ask_in_a_thread, ask_on_a_loop])
-@pytest.mark.parametrize("name", [name for name in STEPS if name not in {*LISTS, "replicate-image-out", "vertex-tool-round-trip"}])
+@pytest.mark.parametrize(
+    "name", [name for name in STEPS if name not in {"replicate-model", "replicate-image-out", "vertex-tool-round-trip"}]
+)
 def test_a_row_of_exchanges_ends_as_the_sheet_says(name, ask, elsewhere):
     first, steps, expected, server = serve_steps(name, elsewhere)
     with server:
@@ -288,6 +312,35 @@ def test_a_row_of_exchanges_ends_as_the_sheet_says(name, ask, elsewhere):
     assert all("authorization" not in request.headers for request in elsewhere.requests)
     tokens = [request.json.get("continuationToken") for request in server.requests if request.path.endswith("alt=sse")]
     assert tokens == [step["request"]["json"].get("continuationToken") for step in steps if step["request"]["path"].endswith("alt=sse")]
+
+
+@pytest.mark.parametrize("name", sorted(LISTS))
+def test_the_models_are_those_of_the_sheet(name):
+    exchange = ALL[name]
+    key = next(value.removeprefix("Bearer ") for value in exchange["request"]["headers"].values())
+    with Server(lambda _request: exchange_answer(exchange)) as server:
+        kind, path = kind_and_path(exchange)
+        options = {"base_urls": {kind.name: server.url + path}, "api_keys": {kind.name: key}, "cache": False, "journal": False}
+        with Client(**options) as client:
+            assert [model.id for model in client.list_models(kind.name)] == exchange["expect"]["models"]
+    (asked,) = server.requests
+    assert asked.path == exchange["request"]["path"]
+    assert {name: asked.headers[name.lower()] for name in exchange["request"]["headers"]} == exchange["request"]["headers"]
+
+
+@pytest.mark.parametrize("name", sorted(PICTURES))
+def test_pictures_are_those_of_the_sheet(name):
+    exchange = ALL[name]
+    provider, asked = provider_of(exchange), exchange["request"]["json"]
+    width, height = map(int, asked["size"].split("x"))
+    extra = {name: value for name, value in asked.items() if name not in ("model", "prompt", "n", "size")}
+    request = ImageRequest(model=asked["model"], prompt=asked["prompt"], n=asked["n"], size=(width, height), extra=extra)
+    wire = provider.image_wire(request)
+    assert (wire.url, wire.body) == (f"http://127.0.0.1:9{exchange['request']['path']}", asked)
+    reply = answered(provider.make_images(request, wire), httpx.Response(exchange["response"]["status"], content=body_of(exchange)))
+    expected = exchange["expect"]
+    assert [{"mime_type": image.mime, "bytes": len(image.data)} for image in reply.images] == expected["images"]
+    assert {"input_tokens": reply.usage.input_tokens, "output_tokens": reply.usage.output_tokens} == expected["usage"]
 
 
 def test_a_download_shows_a_sum_that_never_shrinks_and_never_passes_the_total():
@@ -335,6 +388,53 @@ def test_where_the_network_cuts_a_download_does_not_matter(name, size):
         assert exchange["expect"]["error"] in str(error)
 
 
+# --- pictures and prices -----------------------------------------------------------------------------------------------------
+
+PAINTER = "acme/painter-small:hf-inference"
+
+
+def ask_for_a_picture(exchange, **fields):
+    provider = HuggingFace(base_url="http://127.0.0.1:9/v1", api_key="hf_demo")
+    request = ImageRequest(model=PAINTER, prompt="a stone bridge at dawn", **fields)
+    steps = provider.make_images(request, provider.image_wire(request))
+    sent = next(steps).request
+    response = httpx.Response(exchange["response"]["status"], headers=exchange["response"]["headers"], content=body_of(exchange))
+    try:
+        steps.send(response)
+    except StopIteration as done:
+        return sent, done.value
+    except ProviderError as error:
+        return sent, error
+    raise AssertionError("one exchange was not enough")
+
+
+def test_a_picture_is_asked_for_and_read_as_the_sheet_says():
+    exchange = ALL["hf-image-ok"]
+    extra = {"num_inference_steps": 4, "guidance_scale": 3.5, "negative_prompt": "people"}
+    sent, reply = ask_for_a_picture(exchange, size=(512, 512), seed=21, extra=extra)
+    assert (sent.method, sent.url.path, sent.headers["accept"]) == ("POST", exchange["request"]["path"], "image/png")
+    assert json.loads(sent.content) == exchange["request"]["json"]
+    (image,) = reply.images
+    assert (len(image.data), image.mime) == (exchange["expect"]["bytes"], f"image/{exchange['expect']['magic']}")
+
+
+def test_a_model_that_is_loading_says_how_long_as_in_the_sheet():
+    exchange = ALL["hf-503-loading"]
+    sent, error = ask_for_a_picture(exchange)
+    assert json.loads(sent.content) == exchange["request"]["json"]
+    check(exchange["expect"], error)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("or-models", OpenRouter), ("hf-models", HuggingFace)])
+def test_listed_prices_are_those_of_the_sheet(name, kind):
+    exchange, provider = ALL[name], kind(base_url="http://127.0.0.1:9")
+    noon = 1790000000 - 1790000000 % 86400 + 12 * 3600
+    answered(provider.list_models(), httpx.Response(200, json=exchange["response"]["json"]))
+    for model, expected in exchange["expect"]["prices_per_million"].items():
+        price = provider.listed_price(model, Usage(input_tokens=100, output_tokens=1), noon)
+        assert (price and {"input": str(price.input), "output": str(price.output)}) == expected
+
+
 # --- what we send ------------------------------------------------------------------------------------------------------------
 
 
@@ -346,6 +446,41 @@ def test_a_streamed_request_is_the_one_of_the_sheet():
     assert built.headers["authorization"] == "Bearer sk-demo"
     assert built.headers["accept-encoding"] == "identity"
     assert "text/event-stream" in built.headers["accept"]
+
+
+def test_a_streamed_request_to_openrouter_is_the_one_of_the_sheet(monkeypatch):
+    monkeypatch.setenv("NEXT_PUBLIC_APP_URL", "https://lab.example")
+    monkeypatch.setenv("OPENROUTER_APP_TITLE", "Model lab")
+    expected = ALL["or-stream-ok"]["request"]
+    picture = ImagePart(data=b"\x89PNG\r\n\x1a\n")
+    request = ChatRequest(
+        model="acme/alpine-9b",
+        messages=(Message(role="user", content=(TextPart(text="What is in the picture?"), picture)),),
+        max_tokens=64,
+        seed=11,
+        extra={"provider": {"only": ["acme-cloud"], "allow_fallbacks": False, "require_parameters": True}},
+    )
+    provider = OpenRouter(base_url="http://127.0.0.1:9", api_key="sk-or-v1-demo")
+    built = provider.build(provider.wire(request), stream=True)
+    assert json.loads(built.content) == expected["json"]
+    assert {name: built.headers[name] for name in expected["headers"]} == expected["headers"]
+
+
+def test_a_streamed_request_to_hugging_face_is_the_one_of_the_sheet(monkeypatch):
+    monkeypatch.setenv("HF_BILL_TO", "lab")
+    expected = ALL["hf-chat-stream"]["request"]
+    request = ChatRequest(
+        model="acme/alpine-9b:groq",
+        messages=(Message(role="user", content="Say ciao"),),
+        max_tokens=16,
+        seed=4,
+        extra={"logprobs": True, "top_logprobs": 1},
+    )
+    provider = HuggingFace(base_url="http://127.0.0.1:9/v1", api_key="hf_demo")
+    built = provider.build(provider.wire(request), stream=True)
+    assert json.loads(built.content) == expected["json"]
+    assert next(iter(json.loads(built.content))) == "model"  # the router reads it from the beginning of the body
+    assert {name: built.headers[name] for name in expected["headers"]} == expected["headers"]
 
 
 def test_tools_travel_in_extra():

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import dataclasses
 import json
+import logging
 import threading
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from servers.http import Answer, Server, exchange_answer, json_answer, page_answer, sse
 from servers.vertex import USAGE, VertexService, chunk, failure, write_service_account
 from toolkit import AsyncClient, Client
+from toolkit.cache import ResponseCache
 from toolkit.cache.codec import decode, encode
 from toolkit.drive import ThreadDriver
 from toolkit.errors import (
@@ -28,7 +30,7 @@ from toolkit.errors import (
 from toolkit.providers.google_tokens import GoogleTokens
 from toolkit.providers.vertex import FINISH_REASONS, GeminiDecoder, Vertex
 from toolkit.transports import ThreadTransports
-from toolkit.types import ChatRequest, ImagePart, ImageRequest, Kept, Message, TextPart, TokenLogprob, ToolCall, Usage
+from toolkit.types import ChatRequest, Image, ImagePart, ImageRequest, Kept, Message, TextPart, TokenLogprob, ToolCall, Usage
 from toolkit.wire.retry import NO_RETRY
 
 KEY = "AQ.secret0123456789"
@@ -50,7 +52,7 @@ def account(tmp_path_factory):
 
 
 def client_of(server, place=PROJECT, **options):
-    return Client(base_urls={"vertex": server.url + place}, cache=False, journal=False, retry=NO_RETRY, **options)
+    return Client(**{"base_urls": {"vertex": server.url + place}, "cache": False, "journal": False, "retry": NO_RETRY, **options})
 
 
 def run(steps):
@@ -476,6 +478,19 @@ def test_a_picture_is_made_as_in_the_sheet():
     assert sent["contents"] == exchange["request"]["json"]["contents"]
 
 
+def test_a_client_makes_pictures_once_and_keeps_them():
+    with Server(lambda _request: exchange_answer(ALL["vertex-image-out"])) as server:
+        with client_of(server, "", api_keys={"vertex": KEY}, cache=ResponseCache()) as client:
+            model = "vertex/gemini-3.1-flash-image"
+            first, again = (client.generate_image(model, "A teal teapot", size="1024x1024", seed=7) for _ in range(2))
+    assert first.images == again.images == (Image(data=PNG, mime="image/png"),)
+    assert (first.text, first.usage.output_tokens, first.request_id) == ("Here is the teapot.", 1296, "rB2")
+    assert (first.provenance, again.provenance, again.cache_tier) == ("live", "replayed", "memory")
+    (asked,) = server.requests
+    assert asked.headers["x-goog-api-key"] == KEY
+    assert asked.json["generationConfig"] == {"responseModalities": ["TEXT", "IMAGE"], "imageConfig": {"aspectRatio": "1:1"}, "seed": 7}
+
+
 def test_several_pictures_are_several_requests_with_seeds_that_count_up():
     with Server(lambda _request: exchange_answer(ALL["vertex-image-out"])) as server:
         reply = make(server, n=3, seed=7, size=(2048, 1152))
@@ -519,3 +534,21 @@ def test_a_token_that_the_service_repeats_is_not_shown(account, monkeypatch):
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", account(server.url))
         with client_of(server) as client, pytest.raises(Exception, match=r"no use for \[key\]"):
             client.generate_text("vertex/gemini-demo", "hi")
+
+
+def test_a_token_that_the_service_repeats_in_a_header_is_not_logged(account, monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "httpcore")
+    echo = {"x-debug-trace-id": "ya29.one"}
+    service = VertexService(tokens=["ya29.one"], fault=lambda _request, good: dataclasses.replace(good, headers={**good.headers, **echo}))
+    with service.serve() as server:
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", account(server.url))
+        with client_of(server, transport="httpx") as client:
+            client.generate_text("vertex/gemini-demo", "hi")
+    assert "x-debug-trace-id', b'[key]" in caplog.text
+    assert "ya29.one" not in caplog.text
+
+
+def test_a_function_may_give_the_key():
+    with VertexService(key=KEY).serve() as server, client_of(server, "", api_keys={"vertex": lambda: KEY}) as client:
+        assert client.generate_text("vertex/gemini-demo", "hi").text == "Blue gentiané😀"

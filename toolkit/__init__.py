@@ -20,7 +20,9 @@ __all__ = [
     "Comparison",
     "Completion",
     "Health",
+    "Image",
     "ImagePart",
+    "ImageResult",
     "Message",
     "Model",
     "ModelInfo",
@@ -38,6 +40,7 @@ __all__ = [
     "compare",
     "delete_model",
     "errors",
+    "generate_image",
     "generate_text",
     "health_check",
     "list_models",
@@ -53,12 +56,14 @@ if TYPE_CHECKING:
     from .client import AsyncClient, Client
     from .comparison.comparison import Comparison
     from .comparison.grid import Model
-    from .defaults import acompare, compare, delete_model, generate_text, health_check, list_models, pull_model, stream_text
+    from .defaults import acompare, compare, delete_model, generate_image, generate_text, health_check, list_models, pull_model, stream_text
     from .pricing import Price
     from .types import (
         Completion,
         Health,
+        Image,
         ImagePart,
+        ImageResult,
         Message,
         ModelInfo,
         PullProgress,
@@ -82,7 +87,9 @@ HOMES = {
         (
             "Completion",
             "Health",
+            "Image",
             "ImagePart",
+            "ImageResult",
             "Message",
             "ModelInfo",
             "PullProgress",
@@ -95,7 +102,18 @@ HOMES = {
         "types",
     ),
     **dict.fromkeys(
-        ("acompare", "compare", "delete_model", "generate_text", "health_check", "list_models", "pull_model", "stream_text"), "defaults"
+        (
+            "acompare",
+            "compare",
+            "delete_model",
+            "generate_image",
+            "generate_text",
+            "health_check",
+            "list_models",
+            "pull_model",
+            "stream_text",
+        ),
+        "defaults",
     ),
 }
 

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import httpx
 
@@ -21,15 +21,18 @@ from .errors import CacheMiss, ConfigError, ProviderError, ProviderTimeoutError,
 from .keys import Wire, key_of
 from .monitor.outcomes import CallContext, Outcome
 from .pricing import Price, cost_of
-from .providers.base import Provider, Reader, request_id
-from .types import CacheMode, ChatRequest, Completion, Kept, Provenance, Reply, StreamEvent, Timing
+from .providers.base import Provider, Reader
+from .types import CacheMode, ChatRequest, Completion, ImageReply, ImageRequest, ImageResult, Kept, Provenance, Reply, StreamEvent, Timing
 from .wire.retry import Retry
 from .wire.steps import Emit, Join, Keep, Lookup, Read, Sleep, Steps, T
 
-__all__ = ["Policy", "ask", "exchange"]
+__all__ = ["ChatQuestion", "ImageQuestion", "Policy", "Question", "ask", "exchange"]
 
 DEFAULT_TIMEOUT_S = 600.0
 DEFAULT_RETRY = Retry()
+
+ResultT = TypeVar("ResultT", Completion, ImageResult)
+ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,12 +140,86 @@ def tokens_per_s(kept: Kept) -> float | None:
     return tokens * later / characters / (last - first)
 
 
+# --- what can be asked -----------------------------------------------------------------------------------------------------
+
+
+class Question(Protocol[ResultT_co]):
+    """What kind of thing is asked for; a call does the same for all of them."""
+
+    @property
+    def request(self) -> ChatRequest | ImageRequest: ...
+
+    def wire(self, provider: Provider) -> Wire:
+        """Put it into the service's words."""
+        ...
+
+    def answer(self, provider: Provider, wire: Wire) -> Steps[Reply | ImageReply]:
+        """Ask the service for a whole answer."""
+        ...
+
+    def check(self, reply: Any) -> None:  # what ``answer`` gives
+        """Raise where an answer is not what was asked for: it is not kept then."""
+        ...
+
+    def result(self, reply: Any, facts: dict[str, Any]) -> ResultT_co:  # what ``answer`` gives; fields of any result
+        """Make what the caller gets."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChatQuestion:
+    """Asks for words."""
+
+    request: ChatRequest
+
+    def wire(self, provider: Provider) -> Wire:
+        return provider.wire(self.request)
+
+    def answer(self, provider: Provider, wire: Wire) -> Steps[Reply]:
+        return provider.answer(self.request, wire)
+
+    def check(self, reply: Reply) -> None:
+        parsed(self.request, reply)
+
+    def result(self, reply: Reply, facts: dict[str, Any]) -> Completion:
+        return Completion(
+            reasoning=reply.reasoning,
+            parsed=parsed(self.request, reply),
+            tool_calls=reply.tool_calls,
+            finish_reason=reply.finish_reason,
+            logprobs=reply.logprobs,
+            **facts,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageQuestion:
+    """Asks for pictures."""
+
+    request: ImageRequest
+
+    def wire(self, provider: Provider) -> Wire:
+        return provider.image_wire(self.request)
+
+    def answer(self, provider: Provider, wire: Wire) -> Steps[ImageReply]:
+        return provider.make_images(self.request, wire)
+
+    def check(self, reply: ImageReply) -> None:
+        """A provider that finds no picture in an answer has said so already."""
+
+    def result(self, reply: ImageReply, facts: dict[str, Any]) -> ImageResult:
+        return ImageResult(images=reply.images, **facts)
+
+
+# --- a call ----------------------------------------------------------------------------------------------------------------
+
+
 @dataclass(slots=True)
 class Call:
     """The facts of one call while it is under way."""
 
     provider: Provider
-    request: ChatRequest
+    question: Question[Any]
     context: CallContext
     policy: Policy
     ledger: Ledger
@@ -157,10 +234,14 @@ class Call:
     attempts: int = 0
     emitted: bool = False
 
+    @property
+    def request(self) -> ChatRequest | ImageRequest:
+        return self.question.request
+
     def stall_s(self) -> float:
         return self.policy.stalled() - self.stall_at_start
 
-    def record(self, timing: Timing, *, completion: Completion | None = None, error: BaseException | None = None) -> None:
+    def record(self, timing: Timing, *, completion: Completion | ImageResult | None = None, error: BaseException | None = None) -> None:
         self.policy.record(
             Outcome(
                 at=self.at,
@@ -171,7 +252,7 @@ class Call:
                 completion=completion,
                 error=error,
                 attempts=max(self.attempts, 1) if completion is None else completion.attempts,
-                base_url=self.provider.base_url,
+                base_url=self.provider.shown_url,
                 key=self.key,
                 record_content=self.policy.record_content,
             )
@@ -180,7 +261,7 @@ class Call:
 
 def ask(
     provider: Provider,
-    request: ChatRequest,
+    question: Question[ResultT],
     *,
     context: CallContext,
     policy: Policy,
@@ -188,14 +269,14 @@ def ask(
     stream: bool = False,
     emit: bool = False,
     replay_recorded: bool = False,
-) -> Steps[Completion]:
+) -> Steps[ResultT]:
     """Ask a model one question.
 
     ``stream`` asks the service for a stream, which is what gives a time to first token; ``emit`` hands its events to a reader.
     """
     call = Call(
         provider=provider,
-        request=request,
+        question=question,
         context=context,
         policy=policy,
         ledger=Ledger(policy.clock),
@@ -207,20 +288,20 @@ def ask(
         replay_recorded=replay_recorded,
     )
     try:
-        completion = yield from answer(call, cache)
+        completion: ResultT = yield from answer(call, cache)
     except BaseException as error:  # recorded and raised on, an interrupt too
         if not isinstance(error, ConfigError):
             call.record(call.ledger.timing(None, call.stall_s()), error=error)
         raise
     call.record(completion.timing, completion=completion)
-    if emit:
+    if emit and isinstance(completion, Completion):
         yield Emit([StreamEvent("end", "", completion)])
     return completion
 
 
-def answer(call: Call, cache: CacheMode) -> Steps[Completion]:
+def answer(call: Call, cache: CacheMode) -> Steps[Any]:
     """From the cache, from the same call under way, or from the service."""
-    call.wire = call.provider.wire(call.request)
+    call.wire = call.question.wire(call.provider)
     call.key = cache_key(call)
     if cache is True or cache == "only":
         found = yield Lookup(call.key)
@@ -245,12 +326,12 @@ def answer(call: Call, cache: CacheMode) -> Steps[Completion]:
 def cache_key(call: Call) -> str:
     assert call.wire is not None
     try:
-        return key_of(call.wire, call.context.repeat)
+        return key_of(call.wire, call.context.repeat, call.context.operation)
     except (TypeError, ValueError) as exc:
         raise ConfigError(f"the request is not plain JSON ({exc}); use strings, numbers, lists and dicts in extra= and schema=") from exc
 
 
-def lead(call: Call, flight: Flight[Kept]) -> Steps[Completion]:
+def lead(call: Call, flight: Flight[Kept]) -> Steps[Any]:
     """Ask for everybody who asks the same, and let them know how it ended, whatever happens."""
     assert call.key is not None
     try:
@@ -268,7 +349,7 @@ def lead(call: Call, flight: Flight[Kept]) -> Steps[Completion]:
     return completion
 
 
-def replay(call: Call, found: Found) -> Steps[Completion]:
+def replay(call: Call, found: Found) -> Steps[Any]:
     """Give a kept answer again: at once, or with the pauses of the first time."""
     kept = found.kept
     call.ledger.book_lookup()
@@ -287,6 +368,7 @@ def replay(call: Call, found: Found) -> Steps[Completion]:
 def replayed_events(kept: Kept) -> list[tuple[float, StreamEvent]]:
     """The events of a kept answer with their times: as they came where that is known, else each channel in one piece."""
     reply = kept.reply
+    assert isinstance(reply, Reply), "pictures are not streamed"
     pieces = kept.pieces or ((kept.latency_s, "reasoning", len(reply.reasoning)), (kept.latency_s, "text", len(reply.text)))
     channels, taken = {"reasoning": reply.reasoning, "text": reply.text}, {"reasoning": 0, "text": 0}
     events = []
@@ -298,13 +380,13 @@ def replayed_events(kept: Kept) -> list[tuple[float, StreamEvent]]:
     return events
 
 
-def live(call: Call, *, keep: bool, landed: Callable[[Kept], None] | None = None) -> Steps[Completion]:
+def live(call: Call, *, keep: bool, landed: Callable[[Kept], None] | None = None) -> Steps[Any]:
     """Ask the service, again where that can help, and keep the answer."""
     reply = yield from attempts(call)
     ledger = call.ledger
     ttft = next((at for at, kind, _ in ledger.pieces), None)
     ttfa = next((at for at, kind, _ in ledger.pieces if kind == "text"), None)
-    price = None if reply.cost_usd is not None else call.policy.prices(call.context.model)
+    price = None if reply.cost_usd is not None else price_of(call, reply)
     cost = reply.cost_usd if price is None else cost_of(reply.usage, price)
     if cost is None and call.provider.free:
         cost = 0.0
@@ -318,7 +400,7 @@ def live(call: Call, *, keep: bool, landed: Callable[[Kept], None] | None = None
         cost_usd=cost,
         price_date=price.date if price else None,
     )
-    parsed(call.request, reply)  # an answer that breaks its schema is shown to the caller, and not kept
+    call.question.check(reply)  # an answer that breaks its schema is shown to the caller, and not kept
     if keep and reply.keepable:
         assert call.key is not None
         yield Keep(call.key, kept)
@@ -328,7 +410,21 @@ def live(call: Call, *, keep: bool, landed: Callable[[Kept], None] | None = None
     return finish(call, kept, "live")
 
 
-def attempts(call: Call) -> Steps[Reply]:
+def price_of(call: Call, reply: Reply | ImageReply) -> Price | None:
+    """The price of what was asked for; where that is an alias or a deployment, of the model that answered; else what the service listed.
+
+    Listed prices are those of words, so pictures have none.
+    """
+    prices = call.policy.prices
+    own = prices(call.context.model)
+    if own is None and reply.served_model:
+        own = prices(f"{call.context.provider}/{reply.served_model}")
+    if own is not None or isinstance(reply, ImageReply):
+        return own
+    return call.provider.listed_price(call.request.model, reply.usage, call.at)
+
+
+def attempts(call: Call) -> Steps[Reply | ImageReply]:
     """Ask until there is an answer or no hope."""
     assert call.wire is not None
     ledger, retry = call.ledger, call.policy.retry
@@ -337,9 +433,9 @@ def attempts(call: Call) -> Steps[Reply]:
         ledger.book_lookup()
         try:
             if call.stream:
-                reply = yield from streamed(call)
+                reply: Reply | ImageReply = yield from streamed(call)
             else:
-                reply = yield from call.provider.answer(call.request, call.wire)
+                reply = yield from call.question.answer(call.provider, call.wire)
         except (ProviderError, httpx.HTTPError, httpx.InvalidURL) as exc:
             error = translated(exc, call.provider, call.request.model)
         else:
@@ -356,13 +452,15 @@ def attempts(call: Call) -> Steps[Reply]:
 
 def streamed(call: Call) -> Steps[Reply]:
     """One streamed attempt: bytes in, events out, arrivals noted."""
+    provider, request = call.provider, call.request
     assert call.wire is not None
-    reader = call.provider.reader(call.request)
-    response = yield from call.provider.answer_stream(call.request, call.wire, reader, lambda response: read_stream(call, reader, response))
+    assert isinstance(request, ChatRequest), "pictures are not streamed"
+    reader = provider.reader(request)
+    response = yield from provider.answer_stream(request, call.wire, reader, lambda response: read_stream(call, reader, response))
     reply = reader.close()
     if reader.tail:
         yield from arrived(call, reader.tail)
-    return reply if reply.request_id else replace(reply, request_id=request_id(response))
+    return reply if reply.request_id else replace(reply, request_id=provider.request_id(response))
 
 
 def read_stream(call: Call, reader: Reader, response: httpx.Response) -> Steps[None]:
@@ -408,6 +506,7 @@ def arrived(call: Call, events: list[StreamEvent]) -> Steps[None]:
 def interrupted(error: httpx.HTTPError, call: Call, reader: Reader) -> ProviderError:
     """The error of a stream that broke off after it had begun, with what had arrived."""
     name, model = call.provider.name, call.request.model
+    call.provider.keys.wash(error)
     if isinstance(error, httpx.TimeoutException):
         ours: ProviderError = ProviderTimeoutError(f"{name} fell silent in the middle of its answer", provider=name, model=model)
     else:
@@ -420,6 +519,7 @@ def translated(error: Exception, provider: Provider, model: str | None) -> Provi
     """Turn what the transport raised into one of our errors, with the address and the next step."""
     if isinstance(error, ProviderError):
         return error
+    provider.keys.wash(error)
     where, why = provider.shown_url, provider.scrub(str(error) or type(error).__name__)
     facts: dict[str, Any] = {"provider": provider.name, "model": model}  # keyword arguments of an exception
     if isinstance(error, httpx.TimeoutException):
@@ -437,33 +537,29 @@ def translated(error: Exception, provider: Provider, model: str | None) -> Provi
     return ours
 
 
-def finish(call: Call, kept: Kept, provenance: Provenance, found: Found | None = None) -> Completion:
-    """Make the completion: the answer, how it came about, what it cost or saved."""
+def finish(call: Call, kept: Kept, provenance: Provenance, found: Found | None = None) -> Any:
+    """Make the result: the answer, how it came about, what it cost or saved."""
     reply = kept.reply
     lives = provenance == "live"
-    return Completion(
-        text=reply.text,
-        reasoning=reply.reasoning,
-        parsed=parsed(call.request, reply),
-        tool_calls=reply.tool_calls,
-        finish_reason=reply.finish_reason,
-        provider=call.context.provider,
-        model=call.context.model,
-        served_model=reply.served_model,
-        usage=reply.usage,
-        timing=call.ledger.timing(kept if lives else None, call.stall_s()),
-        cost_usd=kept.cost_usd if lives else 0.0,
-        price_date=kept.price_date,
-        provenance=provenance,
-        cache_tier=found.tier if found else None,
-        attempts=call.attempts if lives else 0,
-        request_id=reply.request_id,
-        call_id=call.call_id,
-        logprobs=reply.logprobs,
-        reported=dict(reply.reported) if reply.reported else {},
-        saved_s=None if lives else kept.latency_s,
-        saved_usd=None if lives else kept.cost_usd,
-    )
+    facts: dict[str, Any] = {  # the fields that a Completion and an ImageResult share
+        "text": reply.text,
+        "provider": call.context.provider,
+        "model": call.context.model,
+        "served_model": reply.served_model,
+        "usage": reply.usage,
+        "timing": call.ledger.timing(kept if lives else None, call.stall_s()),
+        "cost_usd": kept.cost_usd if lives else 0.0,
+        "price_date": kept.price_date,
+        "provenance": provenance,
+        "cache_tier": found.tier if found else None,
+        "attempts": call.attempts if lives else 0,
+        "request_id": reply.request_id,
+        "call_id": call.call_id,
+        "reported": dict(reply.reported) if reply.reported else {},
+        "saved_s": None if lives else kept.latency_s,
+        "saved_usd": None if lives else kept.cost_usd,
+    }
+    return call.question.result(reply, facts)
 
 
 def parsed(request: ChatRequest, reply: Reply) -> Any:  # whatever the schema describes

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
+import string
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__, defaults, settings
+from . import __version__, defaults, monitor, settings
+from .cache import ResponseCache
+from .client import open_cache
 from .errors import ConfigError, ToolkitError
 from .render import plain, seconds, side_by_side_text, text_table, usd
 from .types import Health
@@ -93,9 +97,51 @@ def parser() -> argparse.ArgumentParser:
     doctor = command(commands, "doctor", show_health, "say for each provider whether it can be used, and what to do if not")
     doctor.add_argument("providers", nargs="*", metavar="PROVIDER")
 
+    add_cache_commands(commands)
+
     models = command(commands, "models", show_models, "list the models of a provider")
     models.add_argument("provider")
     return top
+
+
+def add_cache_commands(commands: Any) -> None:  # argparse keeps the type of its subparsers to itself
+    about = "look at the kept answers, or throw some away"
+    cache = commands.add_parser("cache", help=about, description=about[0].upper() + about[1:] + ".")
+    actions = cache.add_subparsers(metavar="ACTION", required=True)
+    command(actions, "stats", show_cache, "say how full each tier is, and what it saved according to the journal")
+    prune = command(actions, "prune", prune_cache, "remove what has expired, then the answers unused for longest until the limits hold")
+    prune.add_argument("--max-bytes", type=byte_count, metavar="SIZE", help="keep so much at most: 500000, 500kB, 2GB")
+    prune.add_argument("--max-entries", type=whole_number, metavar="N", help="keep so many answers at most")
+    prune.add_argument("--older-than", type=duration, metavar="TIME", help="remove what was not used for so long: 90min, 12h, 30d")
+    command(actions, "clear", clear_cache, "forget every answer, in a Redis for everyone who shares it")
+
+
+def byte_count(text: str) -> int:
+    """Read ``500kB`` as 500000."""
+    return round(measured(text, {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}))
+
+
+def duration(text: str) -> float:
+    """Read ``90min`` as 5400 seconds."""
+    return measured(text, {"s": 1, "min": 60, "h": 3600, "d": 86_400})
+
+
+def whole_number(text: str) -> int:
+    return round(measured(text, {"": 1}))
+
+
+def measured(text: str, units: dict[str, float]) -> float:
+    number = text.rstrip(string.ascii_letters)
+    unit = text[len(number) :].lower()
+    try:
+        value = float(number) * units[unit]
+    except (ValueError, KeyError):
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number" + (f" with one of {', '.join(filter(None, units))}" if len(units) > 1 else "")
+        )
+    return value
 
 
 def command(
@@ -247,6 +293,64 @@ def show_health(args: argparse.Namespace) -> int:
         print(f"\nhome     {settings.home()}\njournal  {settings.journal_url()}\ncache    {settings.cache_folder()}")
     named = bool(args.providers)
     return 1 if named and not all(health.ok for health in healths) else 0
+
+
+def show_cache(args: argparse.Namespace) -> int:
+    cache = shared_cache()
+    earned = monitor.cache_stats()
+    rows = []
+    for tier in cache.stats().tiers:
+        gains = earned[earned["tier"] == tier.tier]
+        counts = {name: int(gains[name].sum()) for name in ("hits", "misses")}
+        sums = counts | {name: float(gains[name].sum()) for name in ("saved_s", "saved_usd")}
+        held = {} if tier.tier == "memory" else {"entries": tier.entries, "size_bytes": tier.size_bytes, "max_bytes": tier.max_bytes}
+        rows.append({"tier": tier.tier, "works": tier.errors == 0, **held, **sums})
+    total = earned[earned["tier"] == "all"]
+    if args.json:
+        print(json.dumps({"tiers": rows, "coalesced": int(total["coalesced"].sum())}))
+    else:
+        head = ["tier", "entries", "size", "limit", "hits", "misses", "saved time", "saved cost"]
+        print(text_table(head, [cache_cells(row) for row in rows]))
+        print(
+            f"\n{int(total['coalesced'].sum())} calls shared the answer of an identical one under way.\nFolder: {settings.cache_folder()}"
+        )
+    return 0 if all(row["works"] for row in rows) else 1
+
+
+def cache_cells(row: dict[str, Any]) -> list[str]:  # numbers and None
+    entries = row.get("entries")
+    held = ["each process's own" if row["tier"] == "memory" else "can't be asked" if entries is None else f"{entries:,}"]
+    sizes = ["" if row.get(name) is None else f"{row[name] / 1e6:,.1f} MB" for name in ("size_bytes", "max_bytes")]
+    return [row["tier"], *held, *sizes, f"{row['hits']:,}", f"{row['misses']:,}", seconds(row["saved_s"]), usd(row["saved_usd"])]
+
+
+def prune_cache(args: argparse.Namespace) -> int:
+    cache = shared_cache()
+    gone = cache.prune(max_bytes=args.max_bytes, max_entries=args.max_entries, older_than_s=args.older_than)
+    return tell_removed(cache, args, gone)
+
+
+def clear_cache(args: argparse.Namespace) -> int:
+    cache = shared_cache()
+    gone = sum(tier.entries or 0 for tier in cache.stats().tiers)
+    cache.clear()
+    return tell_removed(cache, args, gone)
+
+
+def tell_removed(cache: ResponseCache, args: argparse.Namespace, gone: int) -> int:
+    """Say how many answers were removed; a tier that failed has been named in a warning."""
+    left = {tier.tier: tier.entries for tier in cache.stats().tiers if tier.tier != "memory"}
+    if args.json:
+        print(json.dumps({"removed": gone, "left": left}))
+    else:
+        print(f"removed {gone:,} answers; left: {', '.join(f'{count} in {tier}' for tier, count in left.items())}")
+    return 1 if any(tier.errors for tier in cache.stats().tiers) else 0
+
+
+def shared_cache() -> ResponseCache:
+    cache = open_cache(True)
+    assert cache is not None
+    return cache
 
 
 def show_models(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,16 +13,30 @@ from typing import Any
 
 from . import settings
 from .cache.tiers import ResponseCache
-from .call import Policy, ask, exchange
+from .call import ChatQuestion, ImageQuestion, Policy, ask, exchange
 from .drive import AsyncDriver, LoopWatch, ThreadDriver
 from .errors import ConfigError, ToolkitError
 from .monitor.journal import Journal, open_journal
 from .monitor.outcomes import CallContext, Outcome
 from .pricing import Price
 from .providers.base import Provider
+from .providers.key import ApiKey
 from .providers.registry import known_providers, provider_class, split_model
 from .transports import AsyncTransports, ThreadTransports, TransportChoice
-from .types import CacheMode, ChatRequest, Completion, Health, ImagePart, Message, ModelInfo, PullProgress, StreamEvent, TextPart
+from .types import (
+    CacheMode,
+    ChatRequest,
+    Completion,
+    Health,
+    ImagePart,
+    ImageRequest,
+    ImageResult,
+    Message,
+    ModelInfo,
+    PullProgress,
+    StreamEvent,
+    TextPart,
+)
 from .wire.retry import Retry
 from .wire.steps import Steps
 
@@ -29,6 +44,9 @@ __all__ = ["AsyncClient", "Client", "Options", "Prompt", "read_messages"]
 
 Prompt = str | Sequence[Message | Mapping[str, Any]]
 """A string, or messages: ``Message`` objects or ``{"role", "content"}`` dicts as the services know them."""
+
+Size = str | tuple[int, int]
+"""Of a picture: ``"1024x768"`` or ``(1024, 768)``, width first."""
 
 Observer = Callable[[Outcome], None]
 
@@ -125,6 +143,41 @@ def build_request(name: str, prompt: Prompt, options: Options) -> ChatRequest:
     )
 
 
+def build_image_request(
+    name: str, prompt: str, *, size: Size | None, n: int, seed: int | None, timeout_s: float | None, extra: Mapping[str, Any] | None
+) -> ImageRequest:
+    """Check the options of a wish for pictures and put them together.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ConfigError("the prompt of a picture is some text")
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise ConfigError(f"n={n!r}: it is a number of pictures, at least 1")
+    check_number("timeout_s", timeout_s, low=0.0, above=True)
+    return ImageRequest(model=name, prompt=prompt, size=read_size(size), n=n, seed=seed, timeout_s=timeout_s, extra=extra or {})
+
+
+def read_size(size: Any) -> tuple[int, int] | None:  # what a user gave us
+    """Read a size in pixels.
+
+    Examples
+    --------
+    >>> read_size("1024x768"), read_size((512, 512))
+    ((1024, 768), (512, 512))
+    """
+    if size is None:
+        return None
+    parts = re.fullmatch(r"([1-9]\d{0,5})[x×]([1-9]\d{0,5})", size.strip().lower(), re.ASCII) if isinstance(size, str) else None
+    if parts:
+        return int(parts[1]), int(parts[2])
+    if isinstance(size, tuple | list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size):
+        return size[0], size[1]
+    raise ConfigError(f"size={size!r}: write it like '1024x768' or (1024, 768), width first")
+
+
 class Toolbox:
     """What both clients have in common: providers, policy, and calls as steps."""
 
@@ -132,7 +185,7 @@ class Toolbox:
         self,
         *,
         base_urls: Mapping[str, str] | None,
-        api_keys: Mapping[str, str] | None,
+        api_keys: Mapping[str, ApiKey] | None,
         cache: ResponseCache | bool | None,
         journal: Journal | str | bool | None,
         retry: Retry | None,
@@ -174,7 +227,7 @@ class Toolbox:
     def make_provider(self, name: str) -> Provider:
         kind = provider_class(name)
         address = self.base_urls.get(name) or next(filter(None, map(settings.variable, kind.url_vars)), None)
-        key = self.api_keys.get(name) or (settings.variable(kind.key_var) if kind.key_var else None)
+        key = self.api_keys.get(name) or kind.find_key()
         if kind.key_required and not key and not address:
             raise ConfigError(f"{name} needs a key: set {kind.key_var}, or give Client(api_keys={{{name!r}: ...}})")
         provider = kind(base_url=kind.read_address(address) if address else None, api_key=key)
@@ -200,20 +253,29 @@ class Toolbox:
         observe: Observer | None = None,
     ) -> Steps[Completion]:
         provider_name, name = split_model(model)
-        if cache not in (True, False, "refresh", "only"):
-            raise ConfigError(f"cache={cache!r}: it is True, False, 'refresh' or 'only'")
+        check_cache(cache)
         if replay not in ("instant", "recorded"):
             raise ConfigError(f"replay={replay!r}: it is 'instant' or 'recorded'")
-        provider = self.provider(provider_name)
         return ask(
-            provider,
-            build_request(name, prompt, options),
+            self.provider(provider_name),
+            ChatQuestion(build_request(name, prompt, options)),
             context=CallContext(provider=provider_name, model=model, **{"label": model, **(context or {})}),
             policy=self.policy if observe is None else self.observed(observe),
             cache=cache,
             stream=stream,
             emit=emit,
             replay_recorded=replay == "recorded",
+        )
+
+    def ask_image(self, model: str, prompt: str, cache: CacheMode, **options: Any) -> Steps[ImageResult]:  # build_image_request's
+        provider_name, name = split_model(model)
+        check_cache(cache)
+        return ask(
+            self.provider(provider_name),
+            ImageQuestion(build_image_request(name, prompt, **options)),
+            context=CallContext(provider=provider_name, model=model, label=model, operation="image"),
+            policy=self.policy,
+            cache=cache,
         )
 
     def observed(self, observe: Observer) -> Policy:
@@ -234,11 +296,16 @@ class Toolbox:
         return known_providers()
 
 
+def check_cache(cache: Any) -> None:  # what a user gave us
+    if cache not in (True, False, "refresh", "only"):
+        raise ConfigError(f"cache={cache!r}: it is True, False, 'refresh' or 'only'")
+
+
 def open_cache(cache: ResponseCache | bool | None) -> ResponseCache | None:
-    """``True`` is the shared cache in the toolkit's folder, ``None`` or ``False`` none at all."""
+    """``True`` is the cache that ``TOOLKIT_CACHE`` names, ``None`` or ``False`` none at all."""
     if isinstance(cache, ResponseCache):
         return cache
-    return ResponseCache(settings.cache_folder()) if cache else None
+    return ResponseCache(settings.cache_folder(), url=settings.cache_url()) if cache else None
 
 
 def unwell(name: str, error: Exception) -> Health:
@@ -254,7 +321,8 @@ class Client:
     base_urls : mapping, optional
         Provider name to address, for example ``{"ollama": "http://127.0.0.1:11434"}``.
     api_keys : mapping, optional
-        Provider name to key; by default each provider's own environment variable is read.
+        Provider name to key; by default each provider's own environment variable is read. A function in place of a key is called
+        for each request and may give another each time: ``{"azure": azure.identity.get_bearer_token_provider(...)}``.
     cache : ResponseCache or bool
         ``True`` keeps answers under ``TOOLKIT_HOME``; ``False`` keeps none.
     journal : Journal, str or bool
@@ -264,7 +332,8 @@ class Client:
     prices : mapping, optional
         ``"provider/name"`` to ``Price``: your own table.
     transport : str or callable
-        ``"httpx"``, ``"fast"`` (Rust; the extra ``fast``), or a callable that makes an ``httpx.BaseTransport``.
+        ``"own"`` (HTTP/1.1 over sockets, by httpx through a proxy), ``"httpx"``, ``"fast"`` (Rust; the extra ``fast``), or a callable that
+        makes an ``httpx.BaseTransport``.
     sleep : callable
         Waits between attempts; a test can count instead.
 
@@ -280,12 +349,12 @@ class Client:
         self,
         *,
         base_urls: Mapping[str, str] | None = None,
-        api_keys: Mapping[str, str] | None = None,
+        api_keys: Mapping[str, ApiKey] | None = None,
         cache: ResponseCache | bool | None = True,
         journal: Journal | str | bool | None = True,
         retry: Retry | None = None,
         prices: Mapping[str, Price] | None = None,
-        transport: TransportChoice = "httpx",
+        transport: TransportChoice = "own",
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._tools = Toolbox(
@@ -411,6 +480,53 @@ class Client:
         )  # fmt: skip
         return self._driver.stream(self._tools.ask(model, prompt, options, cache=cache, emit=True, replay=replay))
 
+    def generate_image(
+        self,
+        model: str,
+        prompt: str,
+        *,
+        size: Size | None = None,
+        n: int = 1,
+        seed: int | None = None,
+        timeout_s: float | None = None,
+        cache: CacheMode = True,
+        extra: Mapping[str, Any] | None = None,
+    ) -> ImageResult:
+        """Ask a model for pictures.
+
+        Parameters
+        ----------
+        model : str
+            ``"provider/name"``; everything after the first slash is the provider's own name.
+        prompt : str
+            What to draw.
+        size : str or pair of int, optional
+            Width and height in pixels, ``"1024x768"`` or ``(1024, 768)``; a service that has no such size says so.
+        n : int
+            How many pictures at most; a service may make fewer.
+        seed : int, optional
+            For services that can draw the same again.
+        timeout_s, cache, extra
+            As for ``generate_text``.
+
+        Returns
+        -------
+        ImageResult
+            ``.images[i].data`` are the bytes, ``.images[i].mime`` their media type; it shows itself in a notebook.
+
+        Raises
+        ------
+        ConfigError
+            For a wrong argument, an option the provider does not have, or a provider that makes no pictures.
+        ProviderError, CacheMiss
+            As for ``generate_text``.
+
+        Examples
+        --------
+        ``client.generate_image("openrouter/acme/painter", "a stone bridge at dawn", size="1024x1024")``
+        """
+        return self._driver.run(self._tools.ask_image(model, prompt, cache, size=size, n=n, seed=seed, timeout_s=timeout_s, extra=extra))
+
     def ask(
         self,
         model: str,
@@ -479,6 +595,33 @@ class Client:
         provider, name = split_model(model)
         self._driver.run(self._tools.exchange(provider, lambda p: p.delete_model(name), name))
 
+    def receipt(self, provider: str, generation_id: str) -> dict[str, float | str]:
+        """Fetch what one call cost and how long it took, as the service tells some seconds afterwards (OpenRouter).
+
+        Parameters
+        ----------
+        provider : str
+        generation_id : str
+            ``completion.reported["generation_id"]``.
+
+        Returns
+        -------
+        dict
+            Those of ``cost_usd upstream_cost_usd ttft_s generation_s moderation_s input_tokens output_tokens reasoning_tokens
+            cached_input_tokens upstream_provider`` that the service knows; seconds, dollars, tokens as billed.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no receipt, also after some seconds.
+
+        Examples
+        --------
+        ``client.receipt("openrouter", completion.reported["generation_id"])["cost_usd"]``
+        """
+        found: dict[str, float | str] = self._driver.run(self._tools.exchange(provider, lambda p: p.receipt(generation_id)))
+        return found
+
     def close(self) -> None:
         """Close all connections and write what the journal still holds."""
         self._driver.transports.close()
@@ -512,12 +655,12 @@ class AsyncClient:
         self,
         *,
         base_urls: Mapping[str, str] | None = None,
-        api_keys: Mapping[str, str] | None = None,
+        api_keys: Mapping[str, ApiKey] | None = None,
         cache: ResponseCache | bool | None = True,
         journal: Journal | str | bool | None = True,
         retry: Retry | None = None,
         prices: Mapping[str, Price] | None = None,
-        transport: TransportChoice = "httpx",
+        transport: TransportChoice = "own",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._watch = LoopWatch()
@@ -591,6 +734,23 @@ class AsyncClient:
                 async for event in events:
                     yield event
 
+    async def generate_image(
+        self,
+        model: str,
+        prompt: str,
+        *,
+        size: Size | None = None,
+        n: int = 1,
+        seed: int | None = None,
+        timeout_s: float | None = None,
+        cache: CacheMode = True,
+        extra: Mapping[str, Any] | None = None,
+    ) -> ImageResult:
+        """Ask a model for pictures: see ``Client.generate_image``."""
+        steps = self._tools.ask_image(model, prompt, cache, size=size, n=n, seed=seed, timeout_s=timeout_s, extra=extra)
+        with self._watch:
+            return await self._driver.run(steps)
+
     async def ask(
         self,
         model: str,
@@ -636,6 +796,11 @@ class AsyncClient:
         """Delete a model from its server (Ollama)."""
         provider, name = split_model(model)
         await self._driver.run(self._tools.exchange(provider, lambda p: p.delete_model(name), name))
+
+    async def receipt(self, provider: str, generation_id: str) -> dict[str, float | str]:
+        """Fetch what one call cost and how long it took: see ``Client.receipt``."""
+        found: dict[str, float | str] = await self._driver.run(self._tools.exchange(provider, lambda p: p.receipt(generation_id)))
+        return found
 
     async def aclose(self) -> None:
         """Close the running loop's connections and write what the journal still holds."""

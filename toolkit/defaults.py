@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from .client import AsyncClient, Client, Options, Prompt
+from .client import AsyncClient, Client, Options
 from .comparison.grid import Model, Plan, build_plan
 from .comparison.progress import Progress, in_notebook, watcher_for
 from .comparison.run import Run, arun, run
+from .comparison.scorers import Scorer, read_scorers
 from .errors import ConfigError
 from .monitor.events import RunRecord
 from .monitor.journal import Journal
 from .monitor.outcomes import process_name
-from .types import CacheMode, Completion, Health, ModelInfo, PullProgress, StreamEvent
+from .types import CacheMode
 
 if TYPE_CHECKING:
     from .comparison.comparison import Comparison
@@ -28,6 +31,7 @@ __all__ = [
     "client",
     "compare",
     "delete_model",
+    "generate_image",
     "generate_text",
     "health_check",
     "list_models",
@@ -35,6 +39,10 @@ __all__ = [
     "reset",
     "stream_text",
 ]
+
+Scorers = Sequence[str | Scorer] | Mapping[str, Scorer]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _lock = threading.Lock()
 _client: Client | None = None
@@ -69,85 +77,27 @@ def reset() -> None:
         old.close()
 
 
-def generate_text(
-    model: str,
-    prompt: Prompt,
-    *,
-    system: str | None = None,
-    temperature: float | None = None,
-    max_tokens: int | None = None,
-    top_p: float | None = None,
-    stop: str | Sequence[str] | None = None,
-    seed: int | None = None,
-    schema: Mapping[str, Any] | None = None,
-    timeout_s: float | None = None,
-    cache: CacheMode = True,
-    extra: Mapping[str, Any] | None = None,
-) -> Completion:
-    options: dict[str, Any] = {
-        "system": system, "temperature": temperature, "max_tokens": max_tokens, "top_p": top_p, "stop": stop, "seed": seed,
-        "schema": schema, "timeout_s": timeout_s, "cache": cache, "extra": extra,
-    }  # fmt: skip
-    return client().generate_text(model, prompt, **options)
+def on_default_client(method: Callable[Concatenate[Client, P], R]) -> Callable[P, R]:
+    """Make a function of a method: the same signature and words, on the process-wide client."""
+
+    @functools.wraps(method)
+    def function(*args: P.args, **kwargs: P.kwargs) -> R:
+        return method(client(), *args, **kwargs)
+
+    whole = inspect.signature(method)
+    function.__signature__ = whole.replace(parameters=list(whole.parameters.values())[1:])  # type: ignore[attr-defined]
+    function.__module__ = __name__
+    del function.__wrapped__
+    return function
 
 
-def stream_text(
-    model: str,
-    prompt: Prompt,
-    *,
-    system: str | None = None,
-    temperature: float | None = None,
-    max_tokens: int | None = None,
-    top_p: float | None = None,
-    stop: str | Sequence[str] | None = None,
-    seed: int | None = None,
-    schema: Mapping[str, Any] | None = None,
-    timeout_s: float | None = None,
-    cache: CacheMode = True,
-    extra: Mapping[str, Any] | None = None,
-    replay: str = "instant",
-) -> Iterator[StreamEvent]:
-    options: dict[str, Any] = {
-        "system": system, "temperature": temperature, "max_tokens": max_tokens, "top_p": top_p, "stop": stop, "seed": seed,
-        "schema": schema, "timeout_s": timeout_s, "cache": cache, "extra": extra, "replay": replay,
-    }  # fmt: skip
-    return client().stream_text(model, prompt, **options)
-
-
-generate_text.__doc__ = Client.generate_text.__doc__
-stream_text.__doc__ = Client.stream_text.__doc__
-
-
-def list_models(provider: str) -> list[ModelInfo]:
-    """Return the models that a provider offers.
-
-    Examples
-    --------
-    >>> [model.id for model in list_models("embedded")]
-    ['ngram-1', 'ngram-2', 'ngram-3', 'ngram-4', 'ngram-5']
-    """
-    return client().list_models(provider)
-
-
-def health_check(provider: str | None = None) -> Health | list[Health]:
-    """Say whether a provider (or, without a name, each one) can be used right now. Never raises.
-
-    Examples
-    --------
-    >>> health_check("embedded").ok
-    True
-    """
-    return client().health_check(provider)
-
-
-def pull_model(model: str) -> Iterator[PullProgress]:
-    """Download a model to its server and give the progress as it goes: ``for step in pull_model("ollama/llama3.2:1b"): ...``."""
-    return client().pull_model(model)
-
-
-def delete_model(model: str) -> None:
-    """Delete a model from its server: ``delete_model("ollama/llama3.2:1b")``."""
-    client().delete_model(model)
+generate_text = on_default_client(Client.generate_text)
+stream_text = on_default_client(Client.stream_text)
+generate_image = on_default_client(Client.generate_image)
+list_models = on_default_client(Client.list_models)
+health_check = on_default_client(Client.health_check)
+pull_model = on_default_client(Client.pull_model)
+delete_model = on_default_client(Client.delete_model)
 
 
 def compare(
@@ -157,6 +107,7 @@ def compare(
     template: str | None = None,
     repeats: int = 1,
     name: str | None = None,
+    scorers: Scorers = (),
     concurrency: int = 16,
     cache: CacheMode = True,
     stream: bool = True,
@@ -190,6 +141,9 @@ def compare(
         How often each model answers each prompt; each repeat is a question of its own to the cache.
     name : str, optional
         What to call this comparison.
+    scorers : list or dict
+        ``exact_match contains regex json_valid json_schema similarity rouge_l``, or callables ``(completion, reference) -> number``; each
+        is a column of the frame. One that fails gives NaN and a warning.
     concurrency : int
         How many calls at a time.
     cache : bool or str
@@ -226,7 +180,7 @@ def compare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or globals()["client"]()
-    state = begin(plan, name, concurrency, asker.journal)
+    state = begin(plan, name, concurrency, asker.journal, scorers)
     with watcher_for(progress, state) as watch:
         run(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
     return end(state, name, asker.journal)
@@ -239,6 +193,7 @@ async def acompare(
     template: str | None = None,
     repeats: int = 1,
     name: str | None = None,
+    scorers: Scorers = (),
     concurrency: int = 16,
     cache: CacheMode = True,
     stream: bool = True,
@@ -266,7 +221,7 @@ async def acompare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or async_client()
-    state = begin(plan, name, concurrency, asker.journal)
+    state = begin(plan, name, concurrency, asker.journal, scorers)
     with watcher_for(progress, state, stoppable=True) as watch:
         try:
             await arun(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
@@ -277,10 +232,10 @@ async def acompare(
     return end(state, name, asker.journal)
 
 
-def begin(plan: Plan, name: str | None, concurrency: int, journal: Journal | None) -> Run:
+def begin(plan: Plan, name: str | None, concurrency: int, journal: Journal | None, scorers: Scorers) -> Run:
     if not isinstance(concurrency, int) or concurrency < 1:
         raise ConfigError(f"concurrency={concurrency!r}: at least one call at a time")
-    state = Run(plan=plan, run_id=uuid.uuid4().hex[:16])
+    state = Run(plan=plan, run_id=uuid.uuid4().hex[:16], scorers=read_scorers(scorers))
     if journal is not None:
         process = process_name()
         journal.append(RunRecord(run_id=state.run_id, at=time.time(), process=process, name=name or "", plan=plan.describe()))
@@ -292,6 +247,4 @@ def end(state: Run, name: str | None, journal: Journal | None) -> Comparison:
 
     if journal is not None:
         journal.flush()
-    return Comparison(
-        plan=state.plan, records=state.done, run_id=state.run_id, name=name, stopped=not state.finished, elapsed_s=state.elapsed_s
-    )
+    return Comparison(state, name=name)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import httpx
 
 from .cache.base import MISS, Found, Miss
+from .cache.claims import Claim
 from .cache.flights import Abandoned, Failed, Flight, Flights, Landed
 from .cache.tiers import ResponseCache
 from .transports import AsyncTransports, LoopTransport, ThreadTransports, origin_of
@@ -76,7 +77,7 @@ class ThreadDriver:
             return result
         finally:
             steps.close()
-            hands.close()
+            hands.end()
 
     def stream(self, steps: Steps[Any]) -> Iterator[Any]:
         """Carry out a call and give its events one by one."""
@@ -100,18 +101,19 @@ class ThreadDriver:
             return
         finally:
             steps.close()
-            hands.close()
+            hands.end()
 
 
 class Hands:
-    """What one call holds on to while it runs in a thread: the response it is reading."""
+    """What one call holds on to while it runs in a thread: the response it is reading, and its claim to ask for other processes too."""
 
-    __slots__ = ("chunks", "driver", "response")
+    __slots__ = ("chunks", "claim", "driver", "response")
 
     def __init__(self, driver: ThreadDriver) -> None:
         self.driver = driver
         self.response: httpx.Response | None = None
         self.chunks: Iterator[bytes] | None = None
+        self.claim: Claim | None = None
 
     def carry_out(self, step: Any) -> Any:  # each step has its own type of result
         kind = type(step)
@@ -140,7 +142,24 @@ class Hands:
 
     def join(self, step: Join) -> Joined:
         flight = self.driver.flights.join(step.key)
-        return flight if flight.leader else flight.wait()
+        if not flight.leader:
+            return flight.wait()
+        cache = self.driver.cache
+        self.claim = None if cache is None else cache.claim(step.key)
+        return flight if self.claim is None else self.lead(flight, self.claim)
+
+    def lead(self, flight: Flight[Kept], claim: Claim) -> Joined:
+        """Be the one who asks among all processes, or take what another one brought meanwhile."""
+        try:
+            while not claim.take():
+                time.sleep(claim.pause_s())
+        except BaseException:  # an interrupt: somebody else in this process takes over
+            flight.abandon()
+            raise
+        if claim.kept is None:
+            return flight
+        flight.land(claim.kept)
+        return Landed(claim.kept)
 
     def send(self, step: Send) -> httpx.Response:
         self.close()
@@ -186,6 +205,14 @@ class Hands:
         response, self.response, self.chunks = self.response, None, None
         if response is not None:
             response.close()
+
+    def end(self) -> None:
+        """Let go of everything."""
+        try:
+            self.close()
+        finally:
+            if self.claim is not None:
+                self.claim.release()
 
 
 # --- event loop ------------------------------------------------------------------------------------------------------------
@@ -272,7 +299,7 @@ class AsyncDriver:
             return result
         finally:
             steps.close()
-            await hands.close()
+            await hands.end()
 
     async def stream(self, steps: Steps[Any]) -> AsyncIterator[Any]:
         """Carry out a call and give its events one by one."""
@@ -297,19 +324,20 @@ class AsyncDriver:
             return
         finally:
             steps.close()
-            await hands.close()
+            await hands.end()
 
 
 class AsyncHands:
-    """What one call holds on to while it runs on a loop: the response it is reading, and its place in a pool."""
+    """What one call holds on to while it runs on a loop: the response it is reading, its place in a pool, and its claim."""
 
-    __slots__ = ("chunks", "driver", "pool", "response")
+    __slots__ = ("chunks", "claim", "driver", "pool", "response")
 
     def __init__(self, driver: AsyncDriver) -> None:
         self.driver = driver
         self.response: httpx.Response | None = None
         self.chunks: AsyncIterator[bytes] | None = None
         self.pool: LoopTransport | None = None
+        self.claim: Claim | None = None
 
     async def carry_out(self, step: Any) -> Any:  # each step has its own type of result
         kind = type(step)
@@ -341,7 +369,24 @@ class AsyncHands:
 
     async def join(self, step: Join) -> Joined:
         flight = self.driver.flights.join(step.key)
-        return flight if flight.leader else await flight.wait_async()
+        if not flight.leader:
+            return await flight.wait_async()
+        cache = self.driver.cache
+        self.claim = None if cache is None else cache.claim(step.key)
+        return flight if self.claim is None else await self.lead(flight, self.claim)
+
+    async def lead(self, flight: Flight[Kept], claim: Claim) -> Joined:
+        """Be the one who asks among all processes, or take what another one brought meanwhile."""
+        try:
+            while not (await asyncio.to_thread(claim.take) if claim.blocks else claim.take()):
+                await asyncio.sleep(claim.pause_s())
+        except BaseException:  # cancelled: somebody else in this process takes over
+            flight.abandon()
+            raise
+        if claim.kept is None:
+            return flight
+        flight.land(claim.kept)
+        return Landed(claim.kept)
 
     async def keep(self, step: Keep) -> None:
         cache = self.driver.cache
@@ -406,3 +451,22 @@ class AsyncHands:
         if response is not None:
             await response.aclose()
         self.give_back()
+
+    async def end(self) -> None:
+        """Let go of everything."""
+        try:
+            await self.close()
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Give up the claim; nobody waits until a server has heard of it."""
+        if self.claim is None:
+            return
+        if self.claim.blocks:
+            try:
+                asyncio.get_running_loop().run_in_executor(None, self.claim.release)
+            except RuntimeError:  # the loop is being shut down
+                self.claim.release()
+        else:
+            self.claim.release()

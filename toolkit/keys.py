@@ -26,6 +26,9 @@ LEFT_OUT_HEADERS = frozenset(
 """Secrets, and how the bytes travel."""
 
 
+ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Wire:
     """A request as it goes over the wire, before it is one: plain data, cheap to make, all a key needs."""
@@ -38,16 +41,18 @@ class Wire:
 
 def canonical(value: Any) -> str:  # any JSON value
     """Return the one JSON text of a value: properties sorted, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return ENCODER.encode(value)
 
 
 def digest(text: str) -> str:
     """Return the sha256 of a text, in hex."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
 
 
-def key_of(wire: Wire, repeat: int = 0) -> str:
+def key_of(wire: Wire, repeat: int = 0, operation: str = "text") -> str:
     """Return the cache key of a request.
+
+    ``operation`` is what the caller makes of the answer: the same request can be asked for its words and for its pictures.
 
     Raises
     ------
@@ -56,4 +61,4 @@ def key_of(wire: Wire, repeat: int = 0) -> str:
     """
     body = {name: value for name, value in wire.body.items() if name not in LEFT_OUT_BODY}
     headers = sorted((n.lower(), v) for n, v in wire.headers.items() if n.lower() not in LEFT_OUT_HEADERS) if wire.headers else ()
-    return digest(canonical((SCHEMA_VERSION, wire.method, wire.url, body, headers, repeat)))
+    return digest(canonical((SCHEMA_VERSION, operation, wire.method, wire.url, body, headers, repeat)))

@@ -5,20 +5,21 @@ A model wrote the answers and a user the prompts: both are untrusted in a page, 
 
 from __future__ import annotations
 
+import base64
 import html
 import re
 import shutil
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["escape", "html_card", "html_page", "html_table", "plain", "seconds", "side_by_side_text", "text_table", "usd"]
+__all__ = ["escape", "html_card", "html_page", "html_pictures", "html_table", "plain", "seconds", "side_by_side_text", "text_table", "usd"]
 
-STYLE = (
+STYLE = (  # !important where a notebook's own style sheet says otherwise
     "<style>.tk{color-scheme:light dark;font:13px/1.45 system-ui,sans-serif;max-width:100%;overflow-x:auto}"
     ".tk table{border-collapse:collapse;margin:.4em 0}"
-    ".tk th,.tk td{text-align:left;vertical-align:top;padding:.25em .8em;border-bottom:1px solid #8884;white-space:pre-wrap;"
-    "overflow-wrap:anywhere;max-width:34em}"
-    ".tk th{font-weight:600}.tk td.n{text-align:right;font-variant-numeric:tabular-nums}"
+    ".tk th,.tk td{text-align:left!important;vertical-align:top!important;padding:.25em .8em;border-bottom:1px solid #8884;"
+    "white-space:pre-wrap!important;overflow-wrap:break-word;max-width:34em}"
+    ".tk th{font-weight:600}.tk td.n{text-align:right!important;font-variant-numeric:tabular-nums}"
     ".tk .muted{opacity:.7}.tk .answer{white-space:pre-wrap;border-left:3px solid #0072B2;padding-left:.8em;margin:.4em 0}</style>"
 )
 CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
@@ -42,8 +43,25 @@ def html_page(*parts: str) -> str:
 
 def html_card(title: str, text: str, facts: Mapping[str, object]) -> str:
     """A title, an answer, and a line of facts; everything is escaped here."""
+    return html_page(f"<b>{escape(title)}</b>", f'<div class="answer">{escape(text)}</div>', html_facts(facts))
+
+
+def html_facts(facts: Mapping[str, object]) -> str:
     line = " · ".join(f"{escape(name)} {escape(value)}" for name, value in facts.items())
-    return html_page(f"<b>{escape(title)}</b>", f'<div class="answer">{escape(text)}</div>', f'<div class="muted">{line}</div>')
+    return f'<div class="muted">{line}</div>'
+
+
+def html_pictures(title: str, pictures: Iterable[tuple[str, bytes | None]], text: str, facts: Mapping[str, object]) -> str:
+    """A title, pictures by media type and bytes (only named where there are no bytes), the words that came along, a line of facts."""
+    words = f'<div class="answer">{escape(text)}</div>' if text else ""
+    return html_page(f"<b>{escape(title)}</b><br>", *(html_picture(mime, data) for mime, data in pictures), words, html_facts(facts))
+
+
+def html_picture(mime: str, data: bytes | None) -> str:
+    if data is None:
+        return f'<div class="muted">a picture of type {escape(mime)}, which is not shown here; save its data to look at it</div>'
+    address = f"data:{escape(mime)};base64,{base64.b64encode(data).decode('ascii')}"
+    return f'<img alt="" style="max-width:24em;max-height:24em;margin:.4em .4em 0 0" src="{address}">'
 
 
 def html_table(head: Sequence[object], rows: Iterable[Sequence[object]], *, caption: str = "") -> str:

@@ -3,7 +3,8 @@
 ======================  =========================================================================================
 TOOLKIT_HOME            folder for journal, cache and trained models; default: the platform's user data folder
 TOOLKIT_JOURNAL         path of the journal (SQLite); default ``$TOOLKIT_HOME/journal.sqlite``
-TOOLKIT_CACHE           folder of the answer cache; default ``$TOOLKIT_HOME/cache``
+TOOLKIT_CACHE           folder of the answer cache, default ``$TOOLKIT_HOME/cache``; or ``redis://…``: a Redis below that folder
+TOOLKIT_CACHE_HMAC_KEY  secret that answers in Redis are signed with; what is not signed with it is not believed
 TOOLKIT_RECORD_CONTENT  ``1`` (default) keeps prompts and answers in the journal, ``0`` only their hashes and sizes
 TOOLKIT_OFFLINE         ``1`` refuses every address that is not loopback
 ======================  =========================================================================================
@@ -15,12 +16,23 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import urllib.request
 from pathlib import Path
 
 from .errors import ConfigError
 
-__all__ = ["cache_folder", "home", "in_ci", "is_loopback", "journal_url", "offline", "proxy_for", "record_content", "variable"]
+__all__ = [
+    "cache_folder",
+    "cache_hmac_key",
+    "cache_url",
+    "home",
+    "in_ci",
+    "is_loopback",
+    "journal_url",
+    "offline",
+    "proxy_for",
+    "record_content",
+    "variable",
+]
 
 APP = "model-comparison-toolkit"
 
@@ -65,10 +77,19 @@ def journal_url() -> str:
 def cache_folder() -> Path:
     """Return the folder of the answer cache: ``TOOLKIT_CACHE``, or one in ``home()``."""
     chosen = variable("TOOLKIT_CACHE")
-    if chosen and "://" in chosen:
-        scheme = chosen.partition("://")[0]
-        raise ConfigError(f"TOOLKIT_CACHE names a {scheme}:// address; the answer cache lives in a folder, give its path")
-    return private_folder(Path(chosen).expanduser() if chosen else home() / "cache")
+    return private_folder(Path(chosen).expanduser() if chosen and "://" not in chosen else home() / "cache")
+
+
+def cache_url() -> str | None:
+    """Return the address of the cache that machines share, where ``TOOLKIT_CACHE`` is one."""
+    chosen = variable("TOOLKIT_CACHE")
+    return chosen if chosen and "://" in chosen else None
+
+
+def cache_hmac_key() -> bytes | None:
+    """Return the secret that answers in a shared cache are signed with."""
+    secret = variable("TOOLKIT_CACHE_HMAC_KEY")
+    return None if secret is None else secret.encode()
 
 
 def record_content() -> bool:
@@ -98,7 +119,11 @@ def is_loopback(host: str) -> bool:
 
 def proxy_for(scheme: str, host: str) -> str | None:
     """Return the proxy that the environment names for an address, ``None`` for a direct connection."""
-    if is_loopback(host) or urllib.request.proxy_bypass(host):
+    if is_loopback(host):
+        return None
+    import urllib.request  # 30 ms, and a local model never needs it
+
+    if urllib.request.proxy_bypass(host):
         return None
     proxies = urllib.request.getproxies()
     return proxies.get(scheme) or proxies.get("all")

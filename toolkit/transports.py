@@ -1,10 +1,11 @@
-"""Connections: one transport per thread, small pools per event loop.
+"""Connections: one transport per thread, one or a few per event loop.
 
 The driver hands requests to an httpx *transport*, not to ``httpx.Client``: redirects, cookies, auth and hooks, which a model call
 needs none of, cost a third. What ``httpx.Client`` takes from the environment is kept: proxies and certificate settings.
 
-A pool shared by 64 threads gave phantom ``ReadError: Bad file descriptor`` about once in 5,000 calls, so each thread has its own;
-httpx's pool gets slow by the square of its connections, so a loop has several pools of at most 16.
+The default transport is our own (``wire/sockets.py``, ``wire/loop_sockets.py``); through a proxy, or on request, it is httpx's. A pool of
+httpx shared by 64 threads gave phantom ``ReadError: Bad file descriptor`` about once in 5,000 calls, so each thread has its own; its
+asyncio pool gets slow by the square of its connections, so a loop has several of at most 16.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ import httpx
 
 from . import settings
 from .errors import ConfigError
+from .wire.loop_sockets import LoopSocketTransport
+from .wire.sockets import Origin, SocketTransport, origin_of
 
-__all__ = ["AsyncTransports", "LoopTransport", "ThreadTransport", "ThreadTransports", "TransportChoice"]
+__all__ = ["AsyncTransports", "LoopTransport", "ThreadTransport", "ThreadTransports", "TransportChoice", "origin_of"]
 
-TransportChoice = Literal["httpx", "fast"] | Callable[[], Any]
-"""``"httpx"``, ``"fast"`` (the extra ``fast``), or a callable that makes an httpx transport (sync or async, as the client is)."""
+TransportChoice = Literal["own", "httpx", "fast"] | Callable[[], Any]
+"""``"own"``, ``"httpx"``, ``"fast"`` (the extra ``fast``), or a callable that makes an httpx transport (sync or async, as the client is)."""
 
 POOL_SIZE = 16
-Origin = tuple[str, str, int | None]
 Address = tuple[str, str]
 
 
@@ -36,11 +38,11 @@ class TLS:
     """Certificates are read once (10 to 20 ms), and only when the first https address is asked."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._context: ssl.SSLContext | None = None
 
     def context(self) -> ssl.SSLContext:
-        with self._lock:
+        with self.lock:
             if self._context is None:
                 self._context = httpx.create_ssl_context()
             return self._context
@@ -53,6 +55,14 @@ class Routes:
         self.tls = TLS()
         self.offline = settings.offline()
         self._proxies: dict[Address, str | None] = {}
+        self._fast_client: Any = None  # a Rust client, which threads may share
+
+    def fast_client(self) -> Any:
+        """Return the client that all threads' ``fast`` transports share: making one costs 10 ms."""
+        with self.tls.lock:
+            if self._fast_client is None:
+                self._fast_client = fast_transports().SyncClientBuilder().build()
+            return self._fast_client
 
     def proxy(self, url: httpx.URL) -> str | None:
         """Return the proxy for an address; raise where it may not be asked at all."""
@@ -62,10 +72,6 @@ class Routes:
         if address not in self._proxies:
             self._proxies[address] = settings.proxy_for(*address)
         return self._proxies[address]
-
-
-def origin_of(url: httpx.URL) -> Origin:
-    return url.scheme, url.host, url.port
 
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -78,7 +84,9 @@ def make_sync(choice: TransportChoice, routes: Routes, url: httpx.URL, proxy: st
         assert isinstance(made, httpx.BaseTransport), "transport= must make an httpx.BaseTransport"
         return made
     if choice == "fast" and proxy is None:
-        return fast_transports().SyncHttpxTransport()  # type: ignore[no-any-return]
+        return fast_transports().SyncHttpxTransport(routes.fast_client(), close_client=False)  # type: ignore[no-any-return]
+    if choice == "own" and proxy is None:
+        return SocketTransport(routes.tls.context)
     verify = routes.tls.context() if url.scheme == "https" or proxy else NO_TLS
     return httpx.HTTPTransport(verify=verify, proxy=proxy)
 
@@ -90,6 +98,8 @@ def make_async(choice: TransportChoice, routes: Routes, url: httpx.URL, proxy: s
         return made
     if choice == "fast" and proxy is None:
         return fast_transports().HttpxTransport()  # type: ignore[no-any-return]
+    if choice == "own" and proxy is None:
+        return LoopSocketTransport(routes.tls.context)
     verify = routes.tls.context() if url.scheme == "https" or proxy else NO_TLS
     limits = httpx.Limits(max_connections=POOL_SIZE, max_keepalive_connections=POOL_SIZE)
     return httpx.AsyncHTTPTransport(verify=verify, proxy=proxy, limits=limits)
@@ -114,7 +124,7 @@ class ThreadTransport:
 class ThreadTransports:
     """Transports for threads: each thread has one per scheme and proxy, closed when the thread or the client ends."""
 
-    def __init__(self, choice: TransportChoice = "httpx") -> None:
+    def __init__(self, choice: TransportChoice = "own") -> None:
         self.routes = Routes()
         self._choice = choice
         self._mine = threading.local()
@@ -149,7 +159,7 @@ class LoopTransport:
 class AsyncTransports:
     """Transports for event loops: as many small pools as the calls under way need."""
 
-    def __init__(self, choice: TransportChoice = "httpx") -> None:
+    def __init__(self, choice: TransportChoice = "own") -> None:
         self.routes = Routes()
         self._choice = choice
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str | None], list[LoopTransport]]]

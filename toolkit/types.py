@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from .render import html_card, seconds, usd
+from .render import html_card, html_pictures, seconds, usd
 
 __all__ = [
     "ChatRequest",
@@ -16,6 +16,7 @@ __all__ = [
     "ImagePart",
     "ImageReply",
     "ImageRequest",
+    "ImageResult",
     "Kept",
     "Message",
     "ModelInfo",
@@ -198,6 +199,11 @@ class ImageReply:
     cost_usd: float | None = None
     reported: Mapping[str, float | str] = field(default_factory=dict)
 
+    @property
+    def keepable(self) -> bool:
+        """Whether a cache may keep it: there is a picture, and it is not filtered (providers raise for those)."""
+        return any(image.data for image in self.images)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
@@ -297,16 +303,73 @@ class Completion:
 
     def _repr_html_(self) -> str:
         time, usage = self.timing, self.usage
-        facts: dict[str, object] = {"": self.provenance if self.cache_tier is None else f"{self.provenance} from {self.cache_tier}"}
-        facts["latency"] = (
-            seconds(time.latency_s) if self.saved_s is None else f"{seconds(time.total_s)} instead of {seconds(self.saved_s)}"
-        )
+        facts = circumstances(self)
         if time.ttft_s is not None:
             facts["first token"] = seconds(time.ttft_s)
         if usage.output_tokens is not None:
             facts["tokens"] = f"{usage.input_tokens} in, {usage.output_tokens} out"
         facts |= {"cost": usd(self.cost_usd), "ended by": self.finish_reason}
         return html_card(self.model, self.text, facts)
+
+
+SHOWN_TYPES = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
+"""Pictures that a notebook shows. Not SVG or HTML: those can carry scripts, and a model wrote them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageResult:
+    """Pictures and how they came about; a notebook shows them.
+
+    Attributes
+    ----------
+    images : tuple of Image
+        Each with its encoded bytes (``.data``) and their media type (``.mime``).
+    text : str
+        What the model wrote along with them.
+
+    The other attributes are those of ``Completion``.
+
+    Examples
+    --------
+    >>> ImageResult(images=(Image(data=b"..."),), model="openrouter/acme/painter")
+    <ImageResult of openrouter/acme/painter, live: 1 image (image/png, 3 bytes)>
+    """
+
+    images: tuple[Image, ...]
+    text: str = ""
+    provider: str = ""
+    model: str = ""
+    served_model: str | None = None
+    usage: Usage = NO_USAGE
+    timing: Timing = Timing()
+    cost_usd: float | None = None
+    price_date: str | None = None
+    provenance: Provenance = "live"
+    cache_tier: CacheTier | None = None
+    attempts: int = 1
+    request_id: str | None = None
+    call_id: str = ""
+    reported: Mapping[str, float | str] = field(default_factory=dict, repr=False)
+    saved_s: float | None = None
+    saved_usd: float | None = None
+
+    def __repr__(self) -> str:
+        count = f"{len(self.images)} image{'' if len(self.images) == 1 else 's'}"
+        shown = ", ".join(f"{image.mime}, {len(image.data)} bytes" for image in self.images)
+        return f"<ImageResult of {self.model}, {self.provenance}: {count} ({shown})>"
+
+    def _repr_html_(self) -> str:
+        facts = {**circumstances(self), "cost": usd(self.cost_usd)}
+        pictures = [(image.mime, image.data if image.mime in SHOWN_TYPES else None) for image in self.images]
+        return html_pictures(self.model, pictures, self.text, facts)
+
+
+def circumstances(result: Completion | ImageResult) -> dict[str, object]:
+    """Where an answer came from, and how long it took."""
+    time = result.timing
+    origin = result.provenance if result.cache_tier is None else f"{result.provenance} from {result.cache_tier}"
+    took = seconds(time.latency_s) if result.saved_s is None else f"{seconds(time.total_s)} instead of {seconds(result.saved_s)}"
+    return {"": origin, "latency": took}
 
 
 class StreamEvent(NamedTuple):
@@ -357,7 +420,7 @@ class PullProgress:
 class Kept:
     """An answer as a cache keeps it: the reply, and what it took to get it."""
 
-    reply: Reply
+    reply: Reply | ImageReply
     at: float  # seconds since 1970, UTC
     latency_s: float
     ttft_s: float | None = None

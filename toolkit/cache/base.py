@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from ..types import CacheTier, Kept
 
-__all__ = ["MISS", "Found", "Miss", "Store", "StoreInfo"]
+__all__ = ["MISS", "Found", "Guard", "Miss", "Store", "StoreInfo"]
 
 
 class Miss(enum.Enum):
@@ -61,3 +61,20 @@ class Store(Protocol):
     def info(self) -> StoreInfo: ...
 
     def close(self) -> None: ...
+
+
+class Guard(Protocol):
+    """The lock of one key for one caller. A store that several processes share may offer ``guard(key) -> Guard``."""
+
+    @property
+    def blocks(self) -> bool:
+        """Whether taking it may have to wait for a network."""
+        ...
+
+    def take(self) -> bool:
+        """Take the lock if nobody has it, without waiting for whoever has; say whether it is ours."""
+        ...
+
+    def release(self) -> None:
+        """Give the lock back; does nothing if it is not held."""
+        ...

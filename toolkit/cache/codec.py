@@ -6,12 +6,13 @@ version does not know are ignored, so that an older toolkit reads what a newer o
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from typing import Any, get_args
 
 from ..errors import CacheError
-from ..types import EventKind, FinishReason, Kept, Reply, TokenLogprob, ToolCall, Usage
+from ..types import EventKind, FinishReason, Image, ImageReply, Kept, Reply, TokenLogprob, ToolCall, Usage
 
 __all__ = ["VERSION", "decode", "encode"]
 
@@ -69,18 +70,24 @@ def decode(data: bytes) -> Kept:
         raise CacheError(f"a kept answer can't be read: {type(exc).__name__}: {exc}") from exc
 
 
-def _reply_row(reply: Reply) -> dict[str, Json]:
+def _reply_row(reply: Reply | ImageReply) -> dict[str, Json]:
+    return _text_row(reply) if isinstance(reply, Reply) else _image_row(reply)
+
+
+def _image_row(reply: ImageReply) -> dict[str, Json]:
+    """Pictures are told from words by the field ``images``, so it is there even where there is none."""
+    images = [{"mime": image.mime, "data": base64.b64encode(image.data).decode("ascii")} for image in reply.images]
+    return {"images": images, **_said({"text": reply.text, **_shared_row(reply)})}
+
+
+def _text_row(reply: Reply) -> dict[str, Json]:
     return _said(
         {
             "text": reply.text,
             "reasoning": reply.reasoning,
             "tool_calls": [_tool_call_row(call) for call in reply.tool_calls],
             "finish_reason": reply.finish_reason,
-            "served_model": reply.served_model,
-            "usage": _said({name: getattr(reply.usage, name) for name in _USAGE}),
-            "request_id": reply.request_id,
-            "cost_usd": reply.cost_usd,
-            "reported": dict(reply.reported),
+            **_shared_row(reply),
         }
     ) | ({} if reply.logprobs is None else {"logprobs": reply.logprobs})  # no log-probabilities is not the same as an empty row of them
 
@@ -88,6 +95,16 @@ def _reply_row(reply: Reply) -> dict[str, Json]:
 def _tool_call_row(call: ToolCall) -> dict[str, Json]:
     signature = {} if call.signature is None else {"signature": call.signature}
     return {"id": call.id, "name": call.name, "arguments": call.arguments} | signature
+
+
+def _shared_row(reply: Reply | ImageReply) -> dict[str, Json]:
+    return {
+        "served_model": reply.served_model,
+        "usage": _said({name: getattr(reply.usage, name) for name in _USAGE}),
+        "request_id": reply.request_id,
+        "cost_usd": reply.cost_usd,
+        "reported": dict(reply.reported),
+    }
 
 
 def _said(row: dict[str, Json]) -> dict[str, Json]:
@@ -115,20 +132,40 @@ def _read_pieces(rows: Json) -> tuple[tuple[float, EventKind, int], ...]:
     return pieces
 
 
-def _read_reply(row: Json) -> Reply:
+def _read_reply(row: Json) -> Reply | ImageReply:
+    return _read_image_reply(row) if "images" in row else _read_text_reply(row)
+
+
+def _read_image_reply(row: Json) -> ImageReply:
+    images = tuple(_read_image(image) for image in row["images"])
+    return ImageReply(images=images, text=_of((str,), row.get("text", "")), **_read_shared(row))
+
+
+def _read_image(row: Json) -> Image:
+    return Image(data=base64.b64decode(_of((str,), row["data"]), validate=True), mime=_of((str,), row["mime"]))
+
+
+def _read_text_reply(row: Json) -> Reply:
     logprobs = row.get("logprobs")
     return Reply(
         text=_of((str,), row.get("text", "")),
         reasoning=_of((str,), row.get("reasoning", "")),
         tool_calls=tuple(_read_tool_call(call) for call in row.get("tool_calls", ())),
         finish_reason=_one_of(_FINISH_REASONS, row["finish_reason"]),
-        served_model=_maybe((str,), row.get("served_model")),
-        usage=_read_usage(row.get("usage", {})),
         logprobs=None if logprobs is None else tuple(_read_logprob(*entry) for entry in logprobs),
-        request_id=_maybe((str,), row.get("request_id")),
-        cost_usd=_maybe(_NUMBER, row.get("cost_usd")),
-        reported={_of((str,), name): _of((float, int, str), value) for name, value in row.get("reported", {}).items()},
+        **_read_shared(row),
     )
+
+
+def _read_shared(row: Mapping[str, Json]) -> dict[str, Json]:
+    """What words and pictures have in common."""
+    return {
+        "served_model": _maybe((str,), row.get("served_model")),
+        "usage": _read_usage(row.get("usage", {})),
+        "request_id": _maybe((str,), row.get("request_id")),
+        "cost_usd": _maybe(_NUMBER, row.get("cost_usd")),
+        "reported": {_of((str,), name): _of((float, int, str), value) for name, value in row.get("reported", {}).items()},
+    }
 
 
 def _read_usage(row: Mapping[str, Json]) -> Usage:

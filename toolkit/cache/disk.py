@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,12 +13,16 @@ from ..errors import ConfigError
 from ..types import CacheTier
 from .base import MISS, Miss, StoreInfo
 from .entries import Entries
+from .guards import FileGuard, Guards
 
 __all__ = ["DiskStore"]
 
 NAMESPACE = "answers"
 LOW_WATER = 0.9
 """A store that has grown too large is pruned to this share of its limit, so that not every write prunes."""
+
+LOOK_EVERY = 0.01
+"""How full the store is is asked after writing this share of its limit, so that not every write asks."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +78,9 @@ class DiskStore:
         _require_positive("max_bytes", max_bytes)
         _require_positive("default_ttl_s", default_ttl_s)
         self.entries = Entries(Path(folder), clock=clock)
+        self._guards = Guards(Path(folder))
         self._max_bytes = max_bytes
+        self._unseen_bytes = math.inf  # the first write looks how full the store is
         self._default_ttl_s = default_ttl_s
 
     def get(self, key: str) -> bytes | Miss:
@@ -88,8 +95,15 @@ class DiskStore:
             _log.warning("an answer of %d bytes is not kept: the disk cache may hold %d", len(value), self._max_bytes)
             return
         self.entries.write(f"{NAMESPACE}/{key}", value, kind="json", ttl_s=self._default_ttl_s if ttl_s is None else ttl_s)
-        if self._max_bytes is not None and self.entries.info().size_bytes > self._max_bytes:
-            self.entries.prune(max_bytes=LOW_WATER * self._max_bytes, give_back=False)
+        self._unseen_bytes += len(value)
+        if self._max_bytes is not None and self._unseen_bytes > LOOK_EVERY * self._max_bytes:
+            self._unseen_bytes = 0
+            if self.entries.info().size_bytes > self._max_bytes:
+                self.entries.prune(max_bytes=LOW_WATER * self._max_bytes, give_back=False)
+
+    def guard(self, key: str) -> FileGuard:
+        """Return the lock of a key: of all processes that use this folder, one at a time holds it."""
+        return self._guards.guard(key)
 
     def delete(self, key: str) -> bool:
         """Forget a key; say whether there was something to forget."""

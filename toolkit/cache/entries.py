@@ -156,13 +156,19 @@ class Entries:
         self._local = threading.local()
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
         self._uses: dict[int, float] = {}
+        self._writing = threading.Lock()
+        """Threads queue here: SQLite would let them try again and again, asleep in between for longer than a write takes."""
+        _every_entries.add(self)
 
     def __reduce__(self) -> tuple[Callable[..., Entries], tuple[Path, Callable[[], float]]]:
         return _rebuild, (self.folder, self._clock)
 
     def read(self, path: str) -> Entry | Miss:
         """Return the entry at a path. One that is damaged or whose time is over is a miss."""
-        row = self._run(lambda connection: connection.execute(_READ, (path,)).fetchone())
+        try:  # written out: a hit costs little more than SQLite does
+            row = self._local.execute(_READ, (path,)).fetchone()
+        except (AttributeError, sqlite3.Error):  # nothing open in this thread, closed, busy or damaged: the long way
+            row = self._run(lambda connection: connection.execute(_READ, (path,)).fetchone())
         if row is None:
             self._drop_stale_handle()
             return MISS
@@ -171,7 +177,7 @@ class Entries:
             return MISS
         now = self._clock()
         if expires_at is not None and expires_at <= now:
-            self._try(lambda connection: connection.execute("DELETE FROM entry WHERE id = ? AND expires_at <= ?", (entry_id, now)))
+            self._drop_expired(entry_id, now)
             return MISS
         if type(value) is not bytes or _checksum(path, value) != checksum:
             self._set_entry_aside(path, entry_id)
@@ -186,7 +192,8 @@ class Entries:
         now = self._clock()
         expires_at = None if ttl_s is None else now + ttl_s
         row = (path, kind, _checksum(path, value), len(path) + len(value), now, now, expires_at, value)
-        self._run(lambda connection: connection.execute(_WRITE, row))
+        with self._writing:
+            self._run(lambda connection: connection.execute(_WRITE, row))
 
     def describe(self, path: str, metadata: bytes) -> None:
         """Put a description beside the value at a path."""
@@ -307,6 +314,7 @@ class Entries:
             connection = sqlite3.connect(self.file, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         handle = _Handle(connection, self._file_id())
         self._local.file_id = handle.file_id
+        self._local.execute = connection.execute
         self._handles.add(handle)
         connection.execute("PRAGMA synchronous = NORMAL")
         if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
@@ -364,6 +372,9 @@ class Entries:
         with (self.folder / f"{FILE_NAME}.lock").open("ab") as lock:
             _lock_file(lock.fileno())
             yield
+
+    def _drop_expired(self, entry_id: int, now: float) -> None:
+        self._try(lambda connection: connection.execute("DELETE FROM entry WHERE id = ? AND expires_at <= ?", (entry_id, now)))
 
     def _note_use(self, entry_id: int, now: float) -> None:
         self._uses[entry_id] = now
@@ -448,9 +459,15 @@ def _lock_file(descriptor: int) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
+_every_entries: weakref.WeakSet[Entries] = weakref.WeakSet()
+
+
 def _after_fork() -> None:
     global _opening
     _opening = threading.Lock()  # a thread that only the parent has may have held it
+    for entries in list(_every_entries):
+        entries._local = threading.local()  # the handles in it are let go of, see _inherited
+        entries._writing = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -12,10 +12,14 @@ JSON text they are, never unpickled.
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import inspect
 import io
 import os
 import stat
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,12 +27,13 @@ from typing import Any
 import joblib
 from joblib._store_backends import CacheItemInfo, StoreBackendBase, StoreBackendMixin
 from joblib.disk import memstr_to_bytes
+from joblib.memory import AsyncMemorizedFunc
 
 from ..errors import CacheError, ConfigError
 from .base import MISS
 from .entries import Entries
 
-__all__ = ["BACKEND", "SQLiteStoreBackend"]
+__all__ = ["BACKEND", "SQLiteStoreBackend", "remembered"]
 
 BACKEND = "toolkit"
 OUTPUT, METADATA, CODE = "output.pkl", "metadata.json", "func_code.py"
@@ -148,6 +153,28 @@ class SQLiteStoreBackend(StoreBackendBase, StoreBackendMixin):  # type: ignore[m
     def _split(self, location: str) -> tuple[str, str]:
         path, _, part = self._path(location).rpartition("/")
         return path, part
+
+
+class _ThreadedMemorizedFunc(AsyncMemorizedFunc):  # type: ignore[misc]  # joblib has no types
+    """A memoized coroutine function that leaves reading and writing to a thread, where joblib's own holds up the event loop."""
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        found = await asyncio.to_thread(self._cached_call, args, kwargs, shelving=False)
+        output, _ = await found if inspect.isawaitable(found) else found
+        return output
+
+    async def _call(self, call_id: CallId, args: Any, kwargs: Any, shelving: bool = False) -> Any:
+        begun = time.time()
+        output = await self.func(*args, **kwargs)
+        return await asyncio.to_thread(self._after_call, call_id, args, kwargs, shelving, output, begun)
+
+
+def remembered(fn: Callable[..., Any], folder: Path, is_fresh: Callable[[dict[str, Any]], bool]) -> Any:
+    """Return a function whose results ``joblib.Memory`` keeps in a folder."""
+    memory = joblib.Memory(folder, backend=BACKEND, verbose=0)
+    if not inspect.iscoroutinefunction(fn):
+        return memory.cache(fn, cache_validation_callback=is_fresh)
+    return _ThreadedMemorizedFunc(fn, memory.store_backend, backend=BACKEND, verbose=0, cache_validation_callback=is_fresh)
 
 
 class _Draft(io.BytesIO):

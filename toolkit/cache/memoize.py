@@ -8,7 +8,9 @@ import inspect
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Hashable
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, overload
@@ -251,6 +253,15 @@ class _Lead:
             self._flight.abandon()  # interrupted or cancelled; nothing happens if it has landed
 
 
+class _Life:
+    """How long a result that was read from disk may still be used. Handed down to the thread that reads it, which writes it here."""
+
+    __slots__ = ("left_s",)
+
+    def __init__(self) -> None:
+        self.left_s: float | None = None
+
+
 class _Persistent(_Memory):
     """Results by ``joblib.Memory`` below those in memory."""
 
@@ -258,15 +269,15 @@ class _Persistent(_Memory):
         super().__init__(fn, cache, self._hashed, ttl_s)
         self._folder = folder
         self._arguments = Arguments(fn)
-        self._local = threading.local()
+        self._life: ContextVar[_Life] = ContextVar("life of the result that came last")
         self._warned = False
 
     def work(self, args: Row, kwargs: dict[str, Any]) -> Any:
         return self._work_async(args, kwargs) if inspect.iscoroutinefunction(self.fn) else self._work(args, kwargs)
 
     def left_s(self) -> float | None:
-        left_s: float | None = getattr(self._local, "left_s", None)
-        return self._ttl_s if left_s is None else left_s
+        life = self._life.get(None)
+        return self._ttl_s if life is None or life.left_s is None else life.left_s
 
     def clear(self) -> None:
         super().clear()
@@ -281,12 +292,9 @@ class _Persistent(_Memory):
 
     @functools.cached_property
     def _on_disk(self) -> Any:  # joblib has no types
-        import joblib  # half a second
+        from .joblib_store import remembered  # joblib takes half a second
 
-        from .joblib_store import BACKEND
-
-        memory = joblib.Memory(self._folder or home() / "memo", backend=BACKEND, verbose=0)
-        return memory.cache(self.fn, cache_validation_callback=self._is_fresh)
+        return remembered(self.fn, self._folder or home() / "memo", self._is_fresh)
 
     def _hashed(self, args: Row, kwargs: dict[str, Any]) -> Hashable:
         import joblib
@@ -299,24 +307,36 @@ class _Persistent(_Memory):
         if self._ttl_s is None:
             return True
         left_s = metadata.get("time", 0.0) + self._ttl_s - time.time()
-        self._local.left_s = left_s if left_s > 0 else None
+        if left_s > 0 and (life := self._life.get(None)) is not None:
+            life.left_s = left_s
         return bool(left_s > 0)
 
     def _work(self, args: Row, kwargs: dict[str, Any]) -> Any:
-        self._local.left_s = None
+        self._life.set(_Life())
         try:
             return self._on_disk(*args, **kwargs)
         except CacheError as error:
+            if self._raised_by_function(error):
+                raise
             self._warn(error)
         return self.fn(*args, **kwargs)
 
     async def _work_async(self, args: Row, kwargs: dict[str, Any]) -> Any:
-        self._local.left_s = None
+        from asyncio import to_thread
+
+        self._life.set(_Life())
         try:
-            return await self._on_disk(*args, **kwargs)
+            on_disk = await to_thread(lambda: self._on_disk)
+            return await on_disk(*args, **kwargs)
         except CacheError as error:
+            if self._raised_by_function(error):
+                raise
             self._warn(error)
         return await self.fn(*args, **kwargs)
+
+    def _raised_by_function(self, error: CacheError) -> bool:
+        """Whether an error came from the function and not from the store: the function is not run again then."""
+        return any(frame.f_code is self.fn.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
     def _warn(self, error: CacheError) -> None:
         if not self._warned:

@@ -1,4 +1,4 @@
-"""The cache of answers: memory over disk (over whatever store there is), and the calls under way."""
+"""The cache of answers: memory over disk over Redis (over whatever store there is), and the calls under way."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from typing import TypeVar
 
 from ..errors import CacheError, ConfigError
 from ..types import Kept
-from .base import MISS, Found, Miss, Store
+from .base import MISS, Found, Guard, Miss, Store
+from .claims import Claim
 from .codec import decode, encode
 from .disk import DiskStore
 from .flights import Flights
 from .frozen import freeze
 from .memory import LRUCache
+from .redis import RedisStore
 
 __all__ = ["ResponseCache", "ResponseCacheStats", "TierStats"]
 
@@ -77,28 +79,36 @@ class _Breaker:
         self._timer = timer
         self._pause_s = 0.0  # above zero: failing
         self._until = -math.inf
+        self._told = False
         self.errors = 0
+
+    @property
+    def failing(self) -> bool:
+        return self._pause_s > 0
 
     @property
     def open(self) -> bool:
         return self._pause_s > 0 and self._timer() < self._until
 
-    def run(self, work: Callable[[], T], otherwise: D) -> T | D:
+    def run(self, work: Callable[[], T], otherwise: D, *, quietly: bool = False) -> T | D:
         if self.open:
             return otherwise
         try:
             result = work()
         except Exception as error:  # noqa: BLE001 - a store may be anyone's; a broken one must not stop the work
-            self._note_failure(error)
+            self.note_failure(error, quietly=quietly)
             return otherwise
         if self._pause_s:
             self._pause_s = 0.0
+        if self._told:
+            self._told = False
             _log.info("%s works again", self._what)
         return result
 
-    def _note_failure(self, error: Exception) -> None:
+    def note_failure(self, error: Exception, *, quietly: bool = False) -> None:
         self.errors += 1
-        if not self._pause_s:
+        if not self._told and not quietly:
+            self._told = True
             _log.warning("%s does not work and is skipped for now: %s", self._what, error)
         self._pause_s = min(max(2 * self._pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
         self._until = self._timer() + self._pause_s
@@ -124,15 +134,28 @@ class _Tier:
             self.delete(key)
             return MISS
 
+    def write(self, work: Callable[[], T], otherwise: D) -> T | D:
+        """Change something, unless the store is known not to work; what can't be read either has been reported once already."""
+        if self.reading.open:
+            return otherwise
+        return self.writing.run(work, otherwise, quietly=self.reading.failing)
+
     def set(self, key: str, data: bytes, ttl_s: float | None) -> None:
-        self.writing.run(lambda: self.store.set(key, data, ttl_s), None)
+        self.write(lambda: self.store.set(key, data, ttl_s), None)
 
     def delete(self, key: str) -> bool:
-        return self.writing.run(lambda: self.store.delete(key), False)
+        return self.write(lambda: self.store.delete(key), False)
+
+    def guard(self, key: str) -> Guard | None:
+        make: Callable[[str], Guard] | None = getattr(self.store, "guard", None)
+        return None if make is None else _TierGuard(self, make(key))
+
+    def count(self, hit: bool) -> None:
+        (self.hits if hit else self.misses).note()
 
     def prune(self, **limits: float | None) -> int:
         prune: Callable[..., int] | None = getattr(self.store, "prune", None)  # not every store has one: Redis looks after itself
-        return 0 if prune is None else self.writing.run(lambda: prune(**limits), 0)
+        return 0 if prune is None else self.write(lambda: prune(**limits), 0)
 
     def stats(self) -> TierStats:
         info = self.reading.run(self.store.info, None)
@@ -145,6 +168,29 @@ class _Tier:
             size_bytes=None if info is None else info.size_bytes,
             max_bytes=None if info is None else info.max_bytes,
         )
+
+
+class _TierGuard:
+    """A lock in a store. One that does not work holds nobody up: better to ask twice than not at all."""
+
+    __slots__ = ("_guard", "_tier")
+
+    def __init__(self, tier: _Tier, guard: Guard) -> None:
+        self._tier = tier
+        self._guard = guard
+
+    @property
+    def blocks(self) -> bool:
+        return self._guard.blocks
+
+    def take(self) -> bool:
+        return self._tier.write(self._guard.take, True)
+
+    def release(self) -> None:
+        try:  # also while the tier is left alone: a lock that stays would hold up others
+            self._guard.release()
+        except Exception as error:  # noqa: BLE001 - as in the breaker
+            self._tier.writing.note_failure(error, quietly=self._tier.reading.failing)
 
 
 @dataclass(slots=True)
@@ -176,7 +222,7 @@ class _Saved:
 
 
 class ResponseCache:
-    """Answers of models, by the key of their request: in memory, and below that in a folder on disk.
+    """Answers of models, by the key of their request: in memory, below that in a folder on disk, below that in a Redis.
 
     Parameters
     ----------
@@ -188,15 +234,17 @@ class ResponseCache:
         Seconds after which an answer is asked for again, counted from when it was first given; never by default.
     max_bytes : int, optional
         Size of the disk tier, above which the answers used the longest time ago are removed.
+    url : str, optional
+        A Redis that machines share (``redis://…``), as the tier below the folder; see ``toolkit.cache.redis.RedisStore``.
     stores : sequence of Store, optional
-        The tiers below memory, fastest first, instead of ``folder``.
+        The tiers below memory, fastest first, instead of ``folder`` and ``url``.
     timer, clock : callable
         Seconds that never go back, and seconds since 1970.
 
     Raises
     ------
     ConfigError
-        If a size or ``ttl_s`` is zero or less, or both ``folder`` and ``stores`` are given.
+        If a size or ``ttl_s`` is zero or less, if ``stores`` come with ``folder`` or ``url``, or if ``url`` can't be read.
 
     Notes
     -----
@@ -223,16 +271,19 @@ class ResponseCache:
         memory_entries: int = 1000,
         ttl_s: float | None = None,
         max_bytes: int | None = DEFAULT_MAX_BYTES,
+        url: str | None = None,
         stores: Sequence[Store] | None = None,
         timer: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if folder is not None and stores is not None:
-            raise ConfigError("give either folder= or stores=, not both")
+        if stores is not None and (folder is not None or url is not None):
+            raise ConfigError("give either stores=, or folder= and url=")
+        if stores is None:
+            stores = [*_disk(folder, max_bytes, clock), *_redis(url)]
         self._ttl_s = ttl_s
         self._clock = clock
         self._memory: LRUCache[str, Found] = LRUCache(memory_entries, ttl_s, timer=timer, copy=False)
-        self._tiers = [_Tier(store, timer) for store in _stores(folder, stores, max_bytes, clock)]
+        self._tiers = [_Tier(store, timer) for store in stores]
         self._misses = _Count()  # of memory
         self._replayed, self._coalesced = _Saved(), _Saved()
         self.flights: Flights[Kept] = Flights(share=freeze, taken=self._coalesced.note)
@@ -256,15 +307,18 @@ class ResponseCache:
         if found is not MISS:
             return found
         self._misses.note()
-        for depth, tier in enumerate(self._tiers):
-            kept = tier.get(key)
-            if kept is not MISS and (left_s := self._left_s(kept)) > 0:
-                tier.hits.note()
-                self._replayed.note(kept)
-                self._put(key, kept, self._tiers[:depth], left_s)
-                return Found(kept, tier.store.name)
-            tier.misses.note()
-        return MISS
+        found = self._get_below(key, _Tier.count)
+        if found is not MISS:
+            self._replayed.note(found.kept)
+        return found
+
+    def claim(self, key: str) -> Claim | None:
+        """Return a claim to ask in the name of all processes that share a tier; ``None`` if none is shared."""
+        guards = [guard for tier in self._tiers if (guard := tier.guard(key)) is not None]
+        if not guards:
+            return None
+        blocks = len(guards) < len(self._tiers) or any(guard.blocks for guard in guards)  # a tier without locks may be anything
+        return Claim(guards, lambda: self._landed_elsewhere(key), blocks=blocks)
 
     def set(self, key: str, kept: Kept) -> None:
         """Keep an answer in every tier."""
@@ -279,7 +333,7 @@ class ResponseCache:
         """Forget every answer in every tier."""
         self._memory.clear()
         for tier in self._tiers:
-            tier.writing.run(tier.store.clear, None)
+            tier.write(tier.store.clear, None)
 
     def prune(self, *, max_bytes: int | None = None, max_entries: int | None = None, older_than_s: float | None = None) -> int:
         """Remove expired answers and, from the stores that can, the longest unused until the limits hold; return how many."""
@@ -307,6 +361,24 @@ class ResponseCache:
     def __repr__(self) -> str:
         return f"ResponseCache({', '.join(['memory', *(tier.store.name for tier in self._tiers)])})"
 
+    def _get_below(self, key: str, count: Callable[[_Tier, bool], None]) -> Found | Miss:
+        for depth, tier in enumerate(self._tiers):
+            kept = tier.get(key)
+            if kept is not MISS and (left_s := self._left_s(kept)) > 0:
+                count(tier, True)
+                self._put(key, kept, self._tiers[:depth], left_s)
+                return Found(kept, tier.store.name)
+            count(tier, False)
+        return MISS
+
+    def _landed_elsewhere(self, key: str) -> Kept | None:
+        """Return the answer that another process brought since this one looked: that call and ours were one."""
+        found = self._get_below(key, lambda _tier, _hit: None)
+        if found is MISS:
+            return None
+        self._coalesced.note(found.kept)
+        return found.kept
+
     def _put(self, key: str, kept: Kept, tiers: Sequence[_Tier], left_s: float) -> None:
         ttl_s = None if math.isinf(left_s) else left_s
         self._memory.set(key, Found(kept, "memory"), ttl_s)
@@ -324,9 +396,9 @@ class ResponseCache:
         return math.inf if self._ttl_s is None else kept.at + self._ttl_s - self._clock()
 
 
-def _stores(
-    folder: str | Path | None, stores: Sequence[Store] | None, max_bytes: int | None, clock: Callable[[], float]
-) -> Sequence[Store]:
-    if stores is not None:
-        return stores
+def _disk(folder: str | Path | None, max_bytes: int | None, clock: Callable[[], float]) -> list[Store]:
     return [] if folder is None else [DiskStore(folder, max_bytes=max_bytes, clock=clock)]
+
+
+def _redis(url: str | None) -> list[Store]:
+    return [] if url is None else [RedisStore(url)]

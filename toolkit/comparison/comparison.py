@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,8 @@ from ..hints import next_step
 from ..monitor import frames
 from ..monitor.events import CALL_COLUMNS, CallRecord
 from ..render import escape, html_page, html_table, seconds, text_table, usd
-from .grid import Plan
+from .run import Run
+from .verdict import verdict
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -62,15 +63,15 @@ class Comparison:
     'Hello'
     """
 
-    def __init__(
-        self, *, plan: Plan, records: Mapping[int, CallRecord], run_id: str, name: str | None, stopped: bool, elapsed_s: float
-    ) -> None:
-        self._plan = plan
-        self._records = dict(records)
-        self.run_id = run_id
-        self.name = name or run_id
-        self.stopped = stopped
-        self.elapsed_s = elapsed_s
+    def __init__(self, run: Run, *, name: str | None = None) -> None:
+        self._plan = run.plan
+        self._records = dict(run.done)
+        self._scores = dict(run.scores)
+        self._scorers = list(run.scorers)
+        self.run_id = run.run_id
+        self.name = name or run.run_id
+        self.stopped = not run.finished
+        self.elapsed_s = run.elapsed_s
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
@@ -90,7 +91,8 @@ class Comparison:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        return frames.to_pandas(self._table).assign(reference=pd.Series(self._references, dtype="object"))
+        columns = {name: pd.Series(values, dtype="float64") for name, values in self._score_columns.items()}
+        return frames.to_pandas(self._table).assign(reference=pd.Series(self._references, dtype="object"), **columns)
 
     def polars(self) -> pl.DataFrame:
         """Return ``frame`` as a polars frame.
@@ -101,7 +103,9 @@ class Comparison:
             If polars is not installed.
         """
         table = frames.to_polars(self._table)
-        return table.with_columns(type(table[:, 0])("reference", self._references, strict=False))
+        series = type(table[:, 0])
+        extra = {"reference": self._references, **self._score_columns}
+        return table.with_columns(series(name, values, strict=False) for name, values in extra.items())
 
     @cached_property
     def _table(self) -> frames.TidyTable:
@@ -113,6 +117,11 @@ class Comparison:
     def _references(self) -> list[Any]:  # whatever the scorers understand
         return [self._plan.cell(index).question.reference for index in sorted(self._records)]
 
+    @property
+    def _score_columns(self) -> dict[str, list[float]]:
+        indices = sorted(self._records)
+        return {name: [self._scores.get(index, {}).get(name, math.nan) for index in indices] for name in self._scorers}
+
     # --- tables ------------------------------------------------------------------------------------------------------
 
     def summary(self) -> pd.DataFrame:
@@ -123,7 +132,7 @@ class Comparison:
         pandas.DataFrame
             Indexed by model. ``calls ok errors live replayed coalesced``; ``n`` live ok calls behind ``p50_s p95_s`` with
             ``p95_low_s p95_high_s`` (95 %; NaN where ``n`` can't support it); medians ``ttft_p50_s output_tokens_per_s``; sums
-            ``input_tokens output_tokens cost_usd saved_s saved_usd`` (a sum with an unknown part is NaN).
+            ``input_tokens output_tokens cost_usd saved_s saved_usd`` (a sum with an unknown part is NaN); the mean of each scorer.
         """
         spread: dict[Any, Any] = self.latency().set_index(["label", "q"]).to_dict("index")  # by label and q, a row each
         return pd.DataFrame([self._summary_row(label, spread) for label in self.models], index=pd.Index(self.models, name="model"))
@@ -150,6 +159,7 @@ class Comparison:
             "cost_usd": ok["cost_usd"].sum(skipna=False),
             "saved_s": ok["saved_s"].sum(),
             "saved_usd": ok["saved_usd"].sum(),
+            **{name: ok[name].mean() for name in self._scorers},
         }
 
     def side_by_side(self, only: Literal["different"] | None = None, *, repeat: int = 0) -> SideBySide:
@@ -242,6 +252,52 @@ class Comparison:
                 "saved_usd": table["saved_usd"],
             }
         )
+
+    def verdict(
+        self,
+        metric: str = "latency_s",
+        *,
+        correction: Literal["holm", "bh", "bonferroni"] = "holm",
+        alpha: float = 0.05,
+        kind: Literal["auto", "mean", "mcnemar", "wilcoxon"] = "auto",
+    ) -> pd.DataFrame:
+        """Say for each two models whether they differ, by how much, and how sure that is: on the same prompts, pair by pair.
+
+        Parameters
+        ----------
+        metric : str
+            A column of numbers such as ``latency_s``, ``ttft_s``, ``output_tokens`` or ``cost_usd``, or a scorer's name. A time counts
+            live calls only. Repeats of a prompt are not independent: their mean counts once.
+        correction : str
+            For testing several pairs at once: ``holm``, ``bh`` or ``bonferroni``.
+        alpha : float
+            A pair is decided when its adjusted p-value is below; intervals have the confidence ``1 - alpha``.
+        kind : str
+            See ``toolkit.stats.paired_test``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a pair: ``a b metric``, ``effect`` (how much larger ``a`` is) with ``low high``, ``p p_adjusted``, ``n`` prompts,
+            ``decided``, ``n_needed`` (prompts in all that would settle a difference like this one with 80 % power; missing where there
+            is none) and ``sentence``.
+
+        Raises
+        ------
+        ConfigError
+            For an unknown metric (the message lists the known ones) or fewer than two models.
+
+        Examples
+        --------
+        >>> import toolkit as tk
+        >>> from toolkit.testing import script
+        >>> _ = script("short", lambda prompt, body: "yes"), script("long", lambda prompt, body: prompt + " and " + prompt)
+        >>> result = tk.compare(["scripted/short", "scripted/long"], ["a b", "c d", "e f", "g h", "i j", "k l"], cache=False)
+        >>> result.verdict("output_tokens")["decided"].tolist()
+        [True]
+        """
+        known = [name for name in frames.METRICS if name in self.frame] + self._scorers
+        return verdict(self.frame, self.models, metric, known=known, correction=correction, alpha=alpha, kind=kind)
 
     def plot_latency(self) -> go.Figure:
         """Return a Plotly figure: the share of live calls answered within a time, a line a model.

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..client import AsyncClient, Client
 from ..errors import ToolkitError
 from ..monitor.events import CallRecord
 from ..monitor.outcomes import Outcome
-from ..types import CacheMode
+from ..types import CacheMode, Completion
 from .grid import Cell, Plan
+from .scorers import Scorer, score
 
 __all__ = ["Run", "Watcher", "arun", "run"]
 
@@ -22,6 +25,8 @@ TICK_S = 0.1
 
 JOIN_S = 0.3
 """How long an interrupted run waits for calls that are just ending."""
+
+_log = logging.getLogger(__name__)
 
 Watcher = Callable[["Run"], None]
 """Told at every tick; draws a bar or a table, and may call ``run.stop()``."""
@@ -39,6 +44,8 @@ class Run:
     done: dict[int, CallRecord] = field(default_factory=dict)
     rows: list[CallRecord] = field(default_factory=list)
     """The same rows as they came in, so that a watcher can go on from where it was."""
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    scores: dict[int, dict[str, float]] = field(default_factory=dict)
     stopped: bool = False
     fatal: BaseException | None = None
     started: float = field(default_factory=time.perf_counter)
@@ -64,6 +71,16 @@ class Run:
             self.rows.append(row)
 
         return take
+
+    def score(self, cell: Cell, completion: Completion) -> None:
+        """Let the scorers judge an answer. One that fails gives no score and says so: the answer is paid for and must not be lost."""
+        scores = self.scores[cell.index] = {}
+        for name, scorer in self.scorers.items():
+            try:
+                scores[name] = score(name, scorer, completion, cell.question.reference)
+            except Exception as exc:  # noqa: BLE001 - a user's code
+                scores[name] = math.nan
+                _log.warning("the scorer %s failed on prompt %s: %s: %s", name, cell.question.prompt_id, type(exc).__name__, exc)
 
     def context(self, cell: Cell) -> dict[str, str | int]:
         return {"label": cell.variant.label, "run_id": self.run_id, "prompt_id": cell.question.prompt_id, "repeat": cell.repeat}
@@ -119,7 +136,7 @@ def ask_cell(client: Client, state: Run, cell: Cell, cache: CacheMode, stream: b
     """Make one call. Its failure is a row; what keeps every call from being made (a wrong setting) goes on."""
     variant = cell.variant
     try:
-        client.ask(
+        completion = client.ask(
             variant.name,
             cell.question.prompt,
             variant.options,
@@ -131,6 +148,8 @@ def ask_cell(client: Client, state: Run, cell: Cell, cache: CacheMode, stream: b
     except ToolkitError:
         if cell.index not in state.done:  # not an outcome of the call: it was never made
             raise
+    else:
+        state.score(cell, completion)
 
 
 async def arun(client: AsyncClient, state: Run, *, concurrency: int, cache: CacheMode, stream: bool, watch: Watcher) -> Run:
@@ -168,7 +187,7 @@ async def aask_cell(client: AsyncClient, state: Run, cell: Cell, cache: CacheMod
             note(outcome)
 
     try:
-        await client.ask(
+        completion = await client.ask(
             variant.name,
             cell.question.prompt,
             variant.options,
@@ -180,3 +199,5 @@ async def aask_cell(client: AsyncClient, state: Run, cell: Cell, cache: CacheMod
     except ToolkitError:
         if cell.index not in state.done:
             raise
+    else:
+        state.score(cell, completion)

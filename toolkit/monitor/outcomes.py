@@ -15,7 +15,7 @@ from functools import cache
 from types import TracebackType
 
 from ..errors import ProviderError
-from ..types import ChatRequest, Completion, Timing
+from ..types import ChatRequest, Completion, ImageRequest, ImageResult, Timing
 from .events import CallRecord, ErrorRecord
 
 __all__ = ["CallContext", "Outcome", "fingerprint", "process_name"]
@@ -44,9 +44,9 @@ class Outcome:
     at: float
     call_id: str
     context: CallContext
-    request: ChatRequest
+    request: ChatRequest | ImageRequest
     timing: Timing
-    completion: Completion | None = None
+    completion: Completion | ImageResult | None = None
     error: BaseException | None = None
     attempts: int = 1
     base_url: str | None = None
@@ -80,7 +80,7 @@ class Outcome:
             error_type=type(self.error).__name__ if self.error is not None else None,
             error_fingerprint=fingerprint(self.error) if self.error is not None else None,
             error_message=str(self.error)[:2000] if self.error is not None else None,
-            finish_reason=done.finish_reason if done else None,
+            finish_reason=done.finish_reason if isinstance(done, Completion) else None,
             provenance=done.provenance if done else "live",
             cache_tier=done.cache_tier if done else None,
             attempts=self.attempts,
@@ -136,8 +136,10 @@ class Outcome:
         )
 
 
-def prompt_text(request: ChatRequest) -> str:
+def prompt_text(request: ChatRequest | ImageRequest) -> str:
     """The words that were sent: the bare prompt where there is only one, else a line a message with its role."""
+    if isinstance(request, ImageRequest):
+        return request.prompt
     if len(request.messages) == 1:
         return request.messages[0].text
     return "\n".join(f"{message.role}: {message.text}" for message in request.messages)

@@ -5,23 +5,30 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Any, ClassVar, NoReturn, Protocol
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
+from urllib.parse import quote
 
 import httpx
 
-from .. import errors
+from .. import errors, settings
 from ..keys import Wire
-from ..types import ChatRequest, Health, ImageReply, ImageRequest, ModelInfo, PullProgress, Reply, StreamEvent
+from ..pricing import Price
+from ..types import ChatRequest, Health, ImageReply, ImageRequest, ModelInfo, PullProgress, Reply, StreamEvent, Usage
 from ..wire.retry import read_retry_after
 from ..wire.steps import Read, Send, Steps
 from ..wire.stream import paired
+from .key import ApiKey, KeySource
 
-__all__ = ["Provider", "Reader"]
+__all__ = ["Fault", "Provider", "Reader"]
 
 BODY_IN_MESSAGES = 2_000
 
+
+REQUEST_IDS = ("apim-request-id", "x-request-id", "request-id", "x-generation-id", "x-debug-trace-id", "inference-id")
 
 DEFAULT_TIMEOUT_S = 600.0
 LONGEST_CONNECT_S = 10.0
@@ -47,6 +54,15 @@ class Reader(Protocol):
     def text(self) -> str: ...
 
 
+class Fault(NamedTuple):
+    """What the body of an error says."""
+
+    message: str
+    codes: list[str]  # the most exact first; a number among them is a status
+    retryable: bool | None = None
+    retry_after: float | None = None
+
+
 class Provider:
     """Base of all providers; a subclass says what differs.
 
@@ -54,24 +70,31 @@ class Provider:
     ----------
     base_url : str, optional
         Where the service is; by default the class's own address.
-    api_key : str, optional
-        The key. It is sent in a header and shown nowhere.
+    api_key : str or callable, optional
+        The key, or a function that is called for it at each request. It is sent in a header and shown nowhere.
     """
 
     name: ClassVar[str]
     base_url: str
     key_var: ClassVar[str | None] = None
+    key_vars: ClassVar[tuple[str, ...]] = ()
+    """All variables that may hold the key, where ``key_var`` is not the only one; the first that is set counts."""
     url_vars: ClassVar[tuple[str, ...]] = ()
     key_required: ClassVar[bool] = False
     free: ClassVar[bool] = False
     """Whether a call costs nothing (it runs on the user's own machine)."""
 
-    def __init__(self, *, base_url: str | None = None, api_key: str | None = None) -> None:
+    def __init__(self, *, base_url: str | None = None, api_key: ApiKey | None = None) -> None:
         self.base_url = (self.read_address(base_url) if base_url else self.base_url).rstrip("/")
-        self.api_key = api_key
+        self.keys = KeySource(api_key, self.name)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {self.shown_url}>"
+
+    @property
+    def api_key(self) -> str | None:
+        """The key to send now."""
+        return self.keys.get()
 
     @property
     def url(self) -> httpx.URL:
@@ -86,6 +109,12 @@ class Provider:
     def read_address(cls, text: str) -> str:
         """Read the base URL from what a user or a variable gave; some services have a notation of their own."""
         return text.strip()
+
+    @classmethod
+    def find_key(cls) -> str | None:
+        """Find the key where this service's users usually keep it."""
+        names = cls.key_vars or filter(None, [cls.key_var])
+        return next(filter(None, map(settings.variable, names)), None)
 
     # --- what a dialect fills in -------------------------------------------------------------------------------------
 
@@ -116,11 +145,23 @@ class Provider:
     def list_models(self) -> Steps[list[ModelInfo]]:
         raise errors.ConfigError(f"{self.name} does not list its models")
 
+    def receipt(self, generation_id: str) -> Steps[dict[str, float | str]]:
+        """What one call cost and how long it took, as the service tells afterwards."""
+        raise errors.ConfigError(f"{self.name} keeps no receipts; openrouter does")
+
     def pull_model(self, model: str) -> Steps[PullProgress]:
         raise errors.ConfigError(f"{self.name} does not pull models; ollama does")
 
     def delete_model(self, model: str) -> Steps[None]:
         raise errors.ConfigError(f"{self.name} does not delete models; ollama does")
+
+    def listed_price(self, model: str, usage: Usage, at: float) -> Price | None:
+        """What the service's own list, where it was read, asks for a call at a time (seconds since 1970); ``None`` where unknown."""
+        return None
+
+    def read_fault(self, data: Any) -> Fault:  # any JSON, or the text of a body that is none
+        """What an error body says; some services say more, or say it elsewhere."""
+        return Fault(message_in(data)[:BODY_IN_MESSAGES], codes_in(data))
 
     def transport(self) -> httpx.BaseTransport | None:
         """For a provider that answers inside this process: what to send to instead of the network.
@@ -132,7 +173,9 @@ class Provider:
     # --- what they share ---------------------------------------------------------------------------------------------
 
     def auth_headers(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        """Who asks: it does not change the answer, so it is no part of the cache key."""
+        key = self.api_key
+        return {"authorization": f"Bearer {key}"} if key else {}
 
     def headers(self) -> dict[str, str]:
         """What this service wants to be told besides the question; part of the cache key, so no secrets."""
@@ -199,25 +242,35 @@ class Provider:
 
     def read_error(self, response: httpx.Response, model: str | None = None) -> errors.ProviderError:
         """Translate an error response, whatever its body is made of."""
-        status, message = response.status_code, error_message(response)
-        told = f"{self.name} answered {status}: {message or response.reason_phrase or 'no reason given'}"
+        status, fault = response.status_code, self.read_fault(body_data(response.text))
+        told = f"{self.name} answered {status}: {fault.message or response.reason_phrase or 'no reason given'}"
+        retryable, wish = should_retry(response), read_retry_after(response.headers)
         return error_of(
             status,
-            error_codes(response.text),
-            self.scrub(hinted(told, self.hint(status, model, message))),
+            fault.codes,
+            self.scrub(hinted(told, self.hint(status, model, fault.message))),
             provider=self.name,
             model=model,
-            request_id=request_id(response),
-            retryable=should_retry(response),
-            retry_after=read_retry_after(response.headers),
+            request_id=self.request_id(response),
+            retryable=fault.retryable if retryable is None else retryable,
+            retry_after=fault.retry_after if wish is None else wish,
         )
 
     def told_error(self, data: Any, model: str | None) -> errors.ProviderError:  # any JSON
         """Translate an error that came where an answer should have been, with status 200."""
-        codes = codes_in(data)
-        status = next((int(code) for code in codes if code.isdecimal() and 400 <= int(code) < 600), 200)
-        told = f"{self.name} reported an error: {message_in(data)[:BODY_IN_MESSAGES]}"
-        return error_of(status, codes, self.scrub(hinted(told, self.hint(status, model))), provider=self.name, model=model)
+        fault = self.read_fault(data)
+        status = told_status(fault.codes) or 200
+        told = self.scrub(hinted(f"{self.name} reported an error: {fault.message}", self.hint(status, model, fault.message)))
+        error = error_of(
+            status, fault.codes, told, retryable=fault.retryable, provider=self.name, model=model, retry_after=fault.retry_after
+        )
+        error.status = 200  # the code inside says what kind of error it is; this is what HTTP said
+        return error
+
+    def request_id(self, response: httpx.Response) -> str | None:
+        """The service's own id of a request, for its support."""
+        found = next(filter(None, map(response.headers.get, REQUEST_IDS)), None)
+        return None if found is None else self.scrub(found)
 
     def bad_reply(self, why: str, request: ChatRequest, status: int | None = None) -> errors.ReplyError:
         return errors.ReplyError(self.scrub(f"{self.name}: {why}"), provider=self.name, model=request.model, status=status)
@@ -228,9 +281,7 @@ class Provider:
 
     def scrub(self, text: str) -> str:
         """Take our key out of a text that a service wrote, and halves of characters, which can't be printed."""
-        if self.api_key and len(self.api_key) > 3:
-            text = text.replace(self.api_key, "[key]")
-        return paired(text)
+        return paired(self.keys.scrub(text))
 
 
 @lru_cache(maxsize=256)
@@ -239,9 +290,17 @@ def parsed_url(url: str) -> httpx.URL:
     return httpx.URL(url)
 
 
-def request_id(response: httpx.Response) -> str | None:
-    headers: Mapping[str, str] = response.headers
-    return headers.get("x-request-id") or headers.get("request-id") or headers.get("x-generation-id")
+def header_text(text: str) -> str:
+    """Percent-encode what is not ASCII: httpx refuses it in a header."""
+    return quote(text, safe=string.ascii_letters + string.digits + string.punctuation + " ")
+
+
+def day_of(response: httpx.Response) -> str | None:
+    """The day of an answer by the service's clock, for the date of the prices in it."""
+    try:
+        return parsedate_to_datetime(response.headers["date"]).date().isoformat()
+    except (KeyError, ValueError):
+        return None
 
 
 def should_retry(response: httpx.Response) -> bool | None:
@@ -275,6 +334,7 @@ def hinted(told: str, hint: str) -> str:
 
 CODES: dict[str, type[errors.ProviderError]] = {
     "authentication_error": errors.AuthError,
+    "contentFilter": errors.ContentFilterError,
     "content_filter": errors.ContentFilterError,
     "content_policy_violation": errors.ContentFilterError,
     "context_length_exceeded": errors.RequestError,
@@ -302,11 +362,9 @@ def error_of(status: int, codes: list[str], told: str, *, retryable: bool | None
     return (kind or errors.ServerError)(told, status=status, retryable=retryable, **facts)
 
 
-def error_codes(body: str) -> list[str]:
-    try:
-        return codes_in(json.loads(body))
-    except (ValueError, RecursionError):
-        return []
+def told_status(codes: list[str]) -> int | None:
+    """The HTTP status among the codes of an error, where there is one."""
+    return next((int(code) for code in codes if code.isdecimal() and 400 <= int(code) < 600), None)
 
 
 def codes_in(data: Any) -> list[str]:  # any JSON
@@ -319,18 +377,17 @@ def codes_in(data: Any) -> list[str]:  # any JSON
     return [str(code) for code in found if isinstance(code, str | int)]
 
 
-def error_message(response: httpx.Response) -> str:
-    """Find the sentence in an error body: JSON of several shapes, an HTML page, plain text."""
-    return message_of(response.text)
-
-
 def message_of(body: str) -> str:
-    """Find the sentence in the text of an error body."""
+    """Find the sentence in the text of an error body: JSON of several shapes, an HTML page, plain text."""
+    return message_in(body_data(body))[:BODY_IN_MESSAGES]
+
+
+def body_data(body: str) -> Any:  # any JSON
+    """The JSON of an error body; the sentence in it where it is a page or plain text."""
     try:
-        data = json.loads(body)
+        return json.loads(body)
     except (ValueError, RecursionError):
         return page_title(body) if "<" in body[:200] else body.strip()[:BODY_IN_MESSAGES]
-    return message_in(data)[:BODY_IN_MESSAGES]
 
 
 def message_in(data: Any) -> str:  # any JSON

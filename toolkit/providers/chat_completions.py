@@ -65,6 +65,9 @@ class ChatCompletions(Provider):
 
     def list_models(self) -> Steps[list[ModelInfo]]:
         response = yield from self.send(self.get("/models"))
+        return self.read_models(response)
+
+    def read_models(self, response: httpx.Response) -> list[ModelInfo]:
         data = read_json(self, response)
         if is_error(data):
             raise self.told_error(data, None)
@@ -122,7 +125,7 @@ def build_format(schema: Mapping[str, Any]) -> Body:
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(schema)}}
 
 
-SPOKEN_FOR = frozenset({"messages", "model", "stream"})
+SPOKEN_FOR = frozenset({"messages", "model", "prompt", "stream"})
 
 
 def merge_extra(body: Body, extra: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..types import ModelInfo
 from .chat_completions import ChatCompletions, renamed
+from .key import ApiKey
 from .reading import count
 
 __all__ = ["OpenAICompatible"]
@@ -30,7 +31,7 @@ class OpenAICompatible(ChatCompletions):
     url_vars = ("OPENAI_BASE_URL",)
     key_required = True  # at OpenAI; a client asks another address without one
 
-    def __init__(self, *, base_url: str | None = None, api_key: str | None = None) -> None:
+    def __init__(self, *, base_url: str | None = None, api_key: ApiKey | None = None) -> None:
         super().__init__(base_url=base_url, api_key=api_key)
         if self.base_url.startswith(OPENAI):  # its reasoning models refuse the old name, which is all that other servers know
             self.max_tokens_field = "max_completion_tokens"

@@ -16,9 +16,9 @@ from ..errors import ProviderError, ReplyError, StreamInterrupted
 from ..types import NO_USAGE, ChatRequest, EventKind, FinishReason, Reply, StreamEvent, TokenLogprob, ToolCall
 from ..wire.fastjson import loads
 from ..wire.stream import MAX_EVENT_BYTES, Surrogates, paired
-from .base import Provider, message_of, request_id
+from .base import Provider, message_of
 
-__all__ = ["Decoder", "StreamReader", "ToolCalls", "count", "number", "read_json", "read_logprobs", "words"]
+__all__ = ["Decoder", "StreamReader", "ToolCalls", "count", "fields_of", "number", "objects", "read_json", "read_logprobs", "words"]
 
 ItemT = TypeVar("ItemT")
 
@@ -56,6 +56,7 @@ class StreamReader(ABC, Generic[ItemT]):
         self.finish: FinishReason | None = None
         self.served_model: str | None = None
         self.usage = NO_USAGE
+        self.cost_usd: float | None = None  # where the service states it
         self.reported: dict[str, float | str] = {}
         self.logprobs: list[TokenLogprob] = []
         self.calls = ToolCalls()
@@ -236,9 +237,9 @@ class StreamReader(ABC, Generic[ItemT]):
         self.done = self.done or not self.marks_its_end
         self._judge()
         if self.failure is not None:
-            self.failure.request_id = self.failure.request_id or request_id(response)
+            self.failure.request_id = self.failure.request_id or self.provider.request_id(response)
             raise self.failure
-        return self.reply(request_id(response))
+        return self.reply(self.provider.request_id(response))
 
     def reply(self, request_id: str | None = None) -> Reply:
         calls = self.calls.read()
@@ -252,6 +253,7 @@ class StreamReader(ABC, Generic[ItemT]):
             usage=self.usage,
             logprobs=tuple(self.logprobs) or None,
             request_id=request_id,
+            cost_usd=self.cost_usd,
             reported=self.reported,
         )
 
@@ -326,6 +328,16 @@ def number(value: Any) -> float | None:  # any JSON
     return float(value) if usable else None
 
 
+def fields_of(value: Any) -> dict[str, Any]:  # any JSON
+    """The object that a value is, or an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def objects(value: Any) -> list[dict[str, Any]]:  # any JSON
+    """The objects of a list, or none."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
 def words(value: Any) -> str:  # any JSON
     """The text of a ``content``: a string, or the text parts of a list."""
     if isinstance(value, str):
@@ -373,7 +385,7 @@ def read_json(provider: Provider, response: httpx.Response, model: str | None = 
     kind = response.headers.get("content-type", "no content type")
     message = f"{provider.name} sent no JSON object but {described(response.content)} ({kind})"
     raise ReplyError(
-        provider.scrub(message), provider=provider.name, model=model, status=response.status_code, request_id=request_id(response)
+        provider.scrub(message), provider=provider.name, model=model, status=response.status_code, request_id=provider.request_id(response)
     )
 
 

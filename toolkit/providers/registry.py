@@ -13,10 +13,14 @@ __all__ = ["PROVIDERS", "known_providers", "provider_class", "split_model"]
 ENTRY_POINTS = "toolkit.providers"
 
 PROVIDERS = {
+    "azure": "toolkit.providers.azure:Azure",
+    "cohere": "toolkit.providers.cohere:Cohere",
     "embedded": "toolkit.providers.embedded:Embedded",
+    "huggingface": "toolkit.providers.huggingface:HuggingFace",
     "lmstudio": "toolkit.providers.lmstudio:LMStudio",
     "ollama": "toolkit.providers.ollama:Ollama",
     "openai_compatible": "toolkit.providers.openai_compatible:OpenAICompatible",
+    "openrouter": "toolkit.providers.openrouter:OpenRouter",
     "replicate": "toolkit.providers.replicate:Replicate",
     "scripted": "toolkit.providers.scripted:Scripted",
     "vertex": "toolkit.providers.vertex:Vertex",

@@ -48,8 +48,9 @@ from ..wire.fastjson import loads
 from ..wire.retry import positive
 from ..wire.steps import Sleep, Steps
 from ..wire.stream import SSEDecoder, SSEvent, paired
-from .base import DEFAULT_TIMEOUT_S, Provider, Reader, message_in, parsed_url, time_limits
+from .base import DEFAULT_TIMEOUT_S, Provider, Reader, message_in, parsed_url, time_limits, told_status
 from .chat_completions import image_address, renamed
+from .key import ApiKey
 from .reading import StreamReader, count, is_error, read_json
 
 __all__ = ["Replicate", "ReplicateReader"]
@@ -91,7 +92,7 @@ class Replicate(Provider):
     url_vars = ("REPLICATE_BASE_URL",)
     key_required = True
 
-    def __init__(self, *, base_url: str | None = None, api_key: str | None = None) -> None:
+    def __init__(self, *, base_url: str | None = None, api_key: ApiKey | None = None) -> None:
         super().__init__(base_url=base_url, api_key=api_key)
         self.every_s = poll_interval()
         self._targets: dict[str, Target] = {}
@@ -225,6 +226,7 @@ class Replicate(Provider):
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
             raise  # it never got there
         except httpx.TransportError as exc:
+            self.keys.wash(exc)
             kind = errors.ProviderTimeoutError if isinstance(exc, httpx.TimeoutException) else errors.UnreachableError
             why = f"no answer to the creation of a job ({self.scrub(str(exc))}); it may be running: see https://replicate.com/predictions"
             raise kind(f"{self.name} at {self.shown_url}: {why}", provider=self.name, model=model, retryable=False) from exc
@@ -351,7 +353,7 @@ class Replicate(Provider):
     def told_error(self, data: Any, model: str | None) -> errors.ProviderError:  # any JSON
         """A job that failed would fail again, and be billed again."""
         error = super().told_error(data, model)
-        if error.status == 200:
+        if told_status(self.read_fault(data).codes) is None:
             error.retryable = False
         return error
 

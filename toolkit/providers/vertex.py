@@ -48,8 +48,9 @@ from ..types import (
 from ..wire.fastjson import loads
 from ..wire.steps import Read, Steps, Work
 from ..wire.stream import MAX_EVENT_BYTES, SSEDecoder, SSEvent, paired
-from .base import Provider, Reader, hinted
+from .base import Fault, Provider, Reader, hinted, told_status
 from .google_tokens import GoogleTokens
+from .key import ApiKey
 from .reading import StreamReader, count, is_error, number, read_json
 
 if TYPE_CHECKING:
@@ -59,7 +60,6 @@ __all__ = ["GeminiDecoder", "GeminiReader", "Vertex"]
 
 Body = dict[str, Any]  # JSON
 
-KEY_VARS = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
 PROJECT_VARS = ("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT")
 PROBE = "gemini-3.8-flash"
 """The model whose tokens a health check counts, which costs nothing."""
@@ -76,8 +76,8 @@ class Vertex(Provider):
     ----------
     base_url : str, optional
         Another host, with or without a version; it may go on to name ``/projects/P/locations/L``.
-    api_key : str, optional
-        An API key, sent in a header and never in the address.
+    api_key : str or callable, optional
+        An API key, or a function that is called for it at each request; sent in a header and never in the address.
     project, location : str, optional
         By default ``GOOGLE_CLOUD_PROJECT`` (or ``GCLOUD_PROJECT``) and ``GOOGLE_CLOUD_LOCATION`` (or ``global``).
     credentials : google.auth.credentials.Credentials, optional
@@ -86,13 +86,14 @@ class Vertex(Provider):
 
     name = "vertex"
     key_var = "GOOGLE_API_KEY"
+    key_vars = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
     url_vars = ("GOOGLE_VERTEX_BASE_URL",)
 
     def __init__(
         self,
         *,
         base_url: str | None = None,
-        api_key: str | None = None,
+        api_key: ApiKey | None = None,
         project: str | None = None,
         location: str | None = None,
         credentials: Credentials | None = None,
@@ -100,8 +101,8 @@ class Vertex(Provider):
         origin, version, named_project, named_location = split_address(base_url or "")
         self.project = project or named_project or first_variable(PROJECT_VARS)
         self.location = location or named_location or settings.variable("GOOGLE_CLOUD_LOCATION") or "global"
-        key = api_key or first_variable(KEY_VARS)
-        if self.project and key in {settings.variable(name) for name in KEY_VARS}:
+        key = api_key or self.find_key()
+        if self.project and isinstance(key, str) and key in map(settings.variable, self.key_vars):
             key = None
         if not (self.project or key or base_url):
             raise ConfigError("vertex needs a project (set GOOGLE_CLOUD_PROJECT and sign in) or an API key (set GOOGLE_API_KEY)")
@@ -120,13 +121,11 @@ class Vertex(Provider):
 
     def auth_headers(self) -> dict[str, str]:
         if self.tokens is not None:
+            if token := self.tokens.token:
+                self.keys.remember(token)
             return self.tokens.headers
         key = self.api_key
         return {"x-goog-api-key": key} if key else {}
-
-    def scrub(self, text: str) -> str:
-        token = self.tokens.token if self.tokens is not None else None
-        return super().scrub(text.replace(token, "[key]") if token else text)
 
     def signed(self, make: Callable[[], httpx.Request], *, stream: bool = False, model: str | None = None) -> Steps[httpx.Response]:
         """One exchange with a token that is fresh; once more with a new one, if the service does not accept it."""
@@ -288,16 +287,15 @@ class Vertex(Provider):
             return f"may these credentials use Vertex AI in {self.project}? `gcloud auth application-default login` renews them"
         return super().hint(status, model, message)
 
-    def read_error(self, response: httpx.Response, model: str | None = None) -> ProviderError:
+    def read_fault(self, data: Any) -> Fault:  # any JSON
         """The OpenAI-shaped gateway, and some proxies, put the error object into a list."""
-        try:
-            data = loads(response.content)
-        except ValueError:
-            data = None
-        if isinstance(data, list) and data and isinstance(data[0], dict):
-            kept = [(name, value) for name, value in response.headers.multi_items() if name not in ("content-length", "content-encoding")]
-            response = httpx.Response(response.status_code, headers=kept, json=data[0])
-        return super().read_error(response, model)
+        return super().read_fault(data[0] if isinstance(data, list) and data and isinstance(data[0], dict) else data)
+
+    def told_error(self, data: Any, model: str | None) -> ProviderError:  # any JSON
+        """Google's code inside is the status that the answer would have had, had it not begun yet."""
+        error = super().told_error(data, model)
+        error.status = told_status(self.read_fault(data).codes) or error.status
+        return error
 
 
 def take_bytes(response: httpx.Response, reader: GeminiReader) -> Steps[None]:

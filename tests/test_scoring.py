@@ -1,0 +1,119 @@
+"""Scores and verdicts: how good the answers are, and which model is better."""
+
+import math
+
+import pandas as pd
+import pytest
+
+import toolkit as tk
+from toolkit import stats
+from toolkit.comparison.scorers import SCORERS, read_scorers, score
+from toolkit.errors import ConfigError
+from toolkit.testing import script
+from toolkit.types import Completion
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reference", "expected"),
+    [
+        ("exact_match", " Paris\n", "Paris", 1.0),
+        ("exact_match", "paris", "Paris", 0.0),
+        ("contains", "It is PARIS.", "paris", 1.0),
+        ("contains", "It is Rome.", "paris", 0.0),
+        ("regex", "It is 42.", r"\d+", 1.0),
+        ("regex", "It is.", r"\d+", 0.0),
+        ("json_valid", '{"a": 1}', None, 1.0),
+        ("json_valid", "{a: 1}", None, 0.0),
+        ("json_schema", '{"a": 1}', {"type": "object", "required": ["a"]}, 1.0),
+        ("json_schema", '{"b": 1}', '{"type": "object", "required": ["a"]}', 0.0),
+        ("json_schema", "no json", {"type": "object"}, 0.0),
+        ("similarity", "the cat sat", "the cat sat", 1.0),
+        ("similarity", "the cat", "a dog", 0.0),
+        # Lin's own example: police killed the gunman / police kill the gunman / the gunman kill police
+        ("rouge_l", "police kill the gunman", "police killed the gunman", 0.75),
+        ("rouge_l", "the gunman kill police", "police killed the gunman", 0.5),
+    ],
+)
+def test_a_built_in_scorer_gives_the_number_expected(name, text, reference, expected):
+    assert score(name, SCORERS[name], Completion(text=text), reference) == pytest.approx(expected)
+
+
+def test_without_a_reference_there_is_nothing_to_compare_with():
+    assert math.isnan(score("exact_match", SCORERS["exact_match"], Completion(text="x"), None))
+
+
+@pytest.mark.parametrize(
+    ("scorers", "told"),
+    [(["exact"], "exact_match"), ("contains", "into a list"), ([lambda c, r: 1], "name"), (["contains", "contains"], "twice")],
+)
+def test_a_wrong_scorer_is_told(scorers, told):
+    with pytest.raises(ConfigError, match=told):
+        read_scorers(scorers)
+
+
+def answers():
+    script("knows", lambda prompt, _body: prompt.upper())
+    script("guesses", lambda prompt, _body: prompt.upper() if prompt < "p4" else "?")
+    return pd.DataFrame({"prompt": [f"p{i}" for i in range(10)], "reference": [f"P{i}" for i in range(10)]})
+
+
+def test_scores_are_columns_of_the_frame_and_survive_a_replay():
+    def length(completion, _reference):
+        return len(completion.text)
+
+    prompts = answers()
+    for _ in range(2):
+        result = tk.compare(["scripted/knows", "scripted/guesses"], prompts, scorers=["exact_match", length])
+        assert result.frame.groupby("label")["exact_match"].mean().to_dict() == {"scripted/knows": 1.0, "scripted/guesses": 0.4}
+        assert result.summary()["length"].to_dict() == {"scripted/knows": 2.0, "scripted/guesses": 1.4}
+        assert result.polars()["exact_match"].sum() == 14.0
+
+
+def test_a_scorer_that_fails_costs_no_answer(caplog):
+    def broken(completion, _reference):
+        raise KeyError("oops")
+
+    result = tk.compare(["scripted/echo"], ["a"], scorers=[broken])
+    assert result.frame["text"].tolist() == ["a"]
+    assert math.isnan(result.frame["broken"].iloc[0])
+    assert "oops" in caplog.text
+
+
+def test_a_verdict_pairs_the_models_prompt_by_prompt():
+    result = tk.compare(["scripted/knows", "scripted/guesses"], answers(), scorers=["exact_match"])
+    row = result.verdict("exact_match").iloc[0]
+    test = stats.paired_test([1] * 10, [1] * 4 + [0] * 6)
+    assert (row["n"], row["effect"], row["p"]) == (10, pytest.approx(test.effect), pytest.approx(test.p))
+    assert row["decided"]
+    assert row["sentence"].startswith("scripted/knows has more exact_match than scripted/guesses by 0.6")
+
+
+def test_repeats_of_a_prompt_count_once():
+    result = tk.compare(["scripted/knows", "scripted/guesses"], answers(), repeats=5, scorers=["exact_match"], cache=False)
+    assert result.verdict("exact_match")["n"].tolist() == [10]
+
+
+def test_several_pairs_are_corrected_for_their_number():
+    script("shrugs", lambda _prompt, _body: "?")
+    models = ["scripted/knows", "scripted/guesses", "scripted/shrugs"]
+    table = tk.compare(models, answers(), scorers=["exact_match"]).verdict("exact_match")
+    assert table["p_adjusted"].tolist() == pytest.approx(stats.adjust(table["p"].to_numpy(), "holm").tolist())
+    assert len(table) == 3
+
+
+def test_a_time_is_judged_by_live_calls_alone():
+    models = ["embedded/ngram-2", "embedded/ngram-3"]
+    first = tk.compare(models, ["The for statement", "A class is", "An object"], seed=1, max_tokens=4)
+    assert first.verdict("latency_s")["n"].tolist() == [3]
+    again = tk.compare(models, ["The for statement", "A class is", "An object"], seed=1, max_tokens=4)
+    row = again.verdict("latency_s").iloc[0]
+    assert (row["n"], row["decided"]) == (0, False)
+    assert "can't be compared" in row["sentence"]
+
+
+def test_a_wrong_verdict_is_told():
+    result = tk.compare(["scripted/echo"], ["a"])
+    with pytest.raises(ConfigError, match="at least two models"):
+        result.verdict()
+    with pytest.raises(ConfigError, match="latency_s"):
+        result.verdict("speed")

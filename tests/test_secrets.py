@@ -1,0 +1,238 @@
+"""A key shows up in the header that carries it and nowhere else, however often the service repeats it."""
+
+import asyncio
+import dataclasses
+import json
+import logging
+import traceback
+
+import pytest
+
+from servers.http import CUT, Answer, Server, json_answer
+from test_providers_contract import CASES
+from toolkit import AsyncClient, Client
+from toolkit.errors import AuthError, ToolkitError
+from toolkit.providers.key import KeySource
+from toolkit.providers.registry import PROVIDERS
+from toolkit.wire.retry import Retry
+
+KEY = "canary-3f9d2c7e8b1a-do-not-show"
+HEAD = KEY[:10]  # a part that is long enough to be looked for
+BY_NAME = {case.provider: case for case in CASES}
+LOCAL = {"embedded": "ngram-2", "scripted": "echo"}  # they answer in this process and send nothing
+
+
+def echoed(status=200, text="no"):
+    """An answer of a service that repeats the key wherever it can."""
+    body = {"error": {"message": f"{text}: {KEY}", "code": KEY, "type": KEY, "param": KEY}, "message": KEY, "id": KEY}
+    return json_answer(body, status, HEADERS)
+
+
+HEADERS = {
+    "x-request-id": KEY, "apim-request-id": KEY, "x-debug-trace-id": KEY, "x-generation-id": KEY, "retry-after": KEY, "www-authenticate": KEY,
+    "set-cookie": f"session={KEY}", "location": f"https://elsewhere.invalid/{KEY}", "x-ratelimit-reset-tokens": KEY,
+}  # fmt: skip
+
+BAD = {
+    "unauthorized": echoed(401),
+    "bad request": echoed(400),
+    "not found": echoed(404),
+    "busy": echoed(429),
+    "broken": echoed(500),
+    "error with status 200": echoed(200),
+    "page": Answer(502, {"content-type": f"text/html; {KEY}"}, [f"<html><title>{KEY}</title>{KEY}</html>".encode()], framing="length"),
+    "text": Answer(403, {"content-type": "text/plain"}, [KEY.encode()], framing="length"),
+    "text that is no answer": Answer(200, {"content-type": KEY}, [f"hello {KEY}".encode()], framing="length"),
+    "broken event": Answer(200, {}, [b'data: {"id": "x"}\n\n', f'data: {{"x": "{KEY}\n\n'.encode(), b'data: {"id": "x"}\n\n']),
+    "reason": Answer(f"500 {KEY}", {}, [b""], framing="length"),
+    "redirect": Answer(307, HEADERS, [b""], framing="length"),
+    "illegal header": Answer(before=(f"HTTP/1.1 200 OK\r\n{KEY} \x01\r\n\r\n".encode(), CUT)),
+    "illegal status line": Answer(before=(f"{KEY} HTTP/1.1\r\n\r\n".encode(), CUT)),
+    "illegal chunk": Answer(200, {"transfer-encoding": "chunked"}, [f"{KEY}\r\n".encode(), CUT], framing="close"),
+    "illegal encoding": Answer(200, {"content-encoding": "gzip", **HEADERS}, [KEY.encode()], framing="length"),
+    **{f"cut at {size}": echoed(500, "x" * size) for size in (170, 190, 1970, 1990)},
+    **{f"cut at {size} of a bad answer": Answer(200, {}, [b"x" * size + KEY.encode()], framing="length") for size in (170, 190)},
+}
+
+
+class Threads:
+    """Asks with ``Client``; every method gives what there is to look at afterwards."""
+
+    transport = "own"
+
+    def __init__(self, url, provider, key=KEY):
+        self.options = {"base_urls": {provider: url} if url else None, "api_keys": {provider: key}, "transport": self.transport}
+        self.provider = provider
+
+    def __call__(self, model, stream):
+        with Client(**self.options, retry=Retry(attempts=2, random=lambda: 0.0), sleep=lambda _s: None) as client:
+            seen = [lambda: repr(client), lambda: repr(client._tools.provider(self.provider))]
+            ask = (lambda: list(client.stream_text(model, "hi"))) if stream else (lambda: client.generate_text(model, "hi"))
+            return [
+                outcome(ask),
+                outcome(lambda: client.list_models(self.provider)),
+                client.health_check(self.provider),
+                *map(outcome, seen),
+            ]
+
+
+class Loop(Threads):
+    """Asks with ``AsyncClient``."""
+
+    def __call__(self, model, stream):
+        async def nap(_seconds):
+            pass
+
+        async def main():
+            async with AsyncClient(**self.options, retry=Retry(attempts=2, random=lambda: 0.0), sleep=nap) as client:
+                try:
+                    if stream:
+                        answer = [event async for event in client.stream_text(model, "hi")]
+                    else:
+                        answer = await client.generate_text(model, "hi")
+                except ToolkitError as error:
+                    answer = error
+                return [answer, await client.health_check(self.provider)]
+
+        return asyncio.run(main())
+
+
+class HttpxThreads(Threads):
+    transport = "httpx"
+
+
+class HttpxLoop(Loop):
+    transport = "httpx"
+
+
+def outcome(ask):
+    try:
+        return ask()
+    except ToolkitError as error:
+        return error
+
+
+def faces(thing):
+    """Every text in which a result or an exception can be looked at."""
+    if not isinstance(thing, BaseException):
+        return [repr(thing), str(thing), getattr(thing, "_repr_html_", str)()]
+    texts = ["".join(traceback.format_exception(thing))]
+    chain, seen = [thing], set()
+    while chain:
+        error = chain.pop()
+        if error is not None and id(error) not in seen:
+            seen.add(id(error))
+            chain += [error.__cause__, error.__context__]
+            texts += [str(error), repr(error), repr(error.args), repr(vars(error)), repr(getattr(error, "__notes__", ""))]
+    return texts
+
+
+def look_everywhere(results, caplog, home, server=None):
+    texts = [text for thing in results for text in faces(thing)]
+    assert not [text for text in texts if HEAD in text]
+    assert HEAD not in caplog.text
+    assert not [record for record in caplog.records if HEAD in repr(vars(record))]
+    files = [path for path in home.rglob("*") if path.is_file()]
+    assert any(path.name.startswith("journal") for path in files)
+    assert not [path.name for path in files if HEAD.encode() in path.read_bytes() or HEAD in path.name]
+    for request in server.requests if server else []:
+        assert KEY not in request.path
+        assert KEY.encode() not in request.body
+        assert [value for value in request.headers.values() if KEY in value], "the key was never in danger"
+
+
+@pytest.fixture(params=[Threads, Loop, HttpxThreads, HttpxLoop], ids=["threads", "loop", "httpx-threads", "httpx-loop"])
+def driver(request):
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "stream"])
+def stream(request):
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def every_log(caplog):
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("httpcore").setLevel(logging.DEBUG)
+    yield
+    logging.getLogger("httpcore").setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() - LOCAL))
+def test_a_bad_answer_that_repeats_the_key_shows_it_nowhere(provider, driver, stream, caplog, own_home):
+    results = []
+    with Server(lambda _request: answer) as server:
+        for number, answer in enumerate(BAD.values()):
+            first, *others = driver(server.url, provider, KEY if number % 2 else lambda: KEY)(f"{provider}/m", stream)
+            assert isinstance(first, ToolkitError)
+            results += [first, *others]
+    assert driver.transport != "httpx" or "httpcore" in {record.name.partition(".")[0] for record in caplog.records}
+    look_everywhere(results, caplog, own_home, server)
+
+
+@pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() & BY_NAME.keys()))
+def test_a_good_answer_whose_headers_repeat_the_key_shows_it_nowhere(provider, driver, stream, caplog, own_home):
+    case = BY_NAME[provider]
+    service = case.service(fault=lambda _request, good: dataclasses.replace(good, headers={**good.headers, **HEADERS}))
+    with service.serve() as server:
+        results = driver(server.url + case.path, provider)(f"{provider}/{case.model}", stream)
+    assert not isinstance(results[0], Exception)
+    look_everywhere(results, caplog, own_home, server)
+
+
+@pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() & BY_NAME.keys()))
+def test_a_stream_that_breaks_off_with_the_key_shows_it_nowhere(provider, driver, caplog, own_home):
+    case = BY_NAME[provider]
+    writes = [b"%x\r\n%s\r\n" % (len(case.piece("Half")), case.piece("Half")), f"{KEY}\r\n".encode(), CUT]
+    answer = Answer(200, {"transfer-encoding": "chunked", **HEADERS}, writes, framing="close")
+    with case.service(fault=lambda *_: answer).serve() as server:
+        results = driver(server.url + case.path, provider)(f"{provider}/{case.model}", True)
+    assert isinstance(results[0], ToolkitError)
+    look_everywhere(results, caplog, own_home, server)
+
+
+@pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() - LOCAL))
+def test_a_service_that_is_down_shows_no_key_and_no_password(provider, driver, stream, caplog, own_home):
+    with Server(lambda _request: json_answer({})) as server:
+        url = server.url.replace("http://", f"http://user:{KEY}@")
+    results = driver(url, provider)(f"{provider}/m", stream)
+    assert isinstance(results[0], ToolkitError)
+    look_everywhere(results, caplog, own_home)
+
+
+@pytest.mark.parametrize("provider", sorted(LOCAL))
+def test_a_provider_of_this_process_shows_no_key(provider, driver, stream, caplog, own_home):
+    results = driver(None, provider)(f"{provider}/{LOCAL[provider]}", stream)
+    assert not isinstance(results[0], Exception)
+    look_everywhere(results, caplog, own_home)
+
+
+def test_a_key_is_taken_out_also_where_a_limit_cut_it():
+    source = KeySource(KEY, "demo")
+    for size in range(8, len(KEY) + 1):
+        assert source.scrub(f"see {KEY[:size]}' (text/html)") == "see [key]' (text/html)"
+    assert source.scrub(f"{KEY}{KEY}, {KEY[:7]}") == f"[key][key], {KEY[:7]}"
+
+
+def test_every_key_that_a_function_gave_is_taken_out():
+    keys = iter([f"{number}-{KEY}" for number in range(5)])
+    source = KeySource(lambda: next(keys), "demo")
+    given = [source.get() for _ in range(5)]
+    assert source.scrub(json.dumps(given)) == json.dumps(["[key]"] * 5)
+    assert not [key for key in given if key in repr(source)]
+
+
+def test_a_function_that_fails_with_an_old_key_on_its_lips_does_not_show_it():
+    keys = iter([KEY])
+
+    def renew():
+        for key in keys:
+            return key
+        raise LookupError(f"{KEY} has expired") from ValueError(KEY)
+
+    source = KeySource(renew, "demo")
+    assert source.get() == KEY
+    with pytest.raises(AuthError, match=r"\[key\] has expired") as caught:
+        source.get()
+    assert not [text for text in faces(caught.value) if HEAD in text]

@@ -1,0 +1,96 @@
+"""The verdict: for each two models, which is better, by how much, how sure that is, and how many prompts would settle it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import Literal
+
+import pandas as pd
+
+from .. import stats
+from ..errors import ConfigError
+from ..render import seconds, usd
+
+__all__ = ["verdict"]
+
+COLUMNS = ["a", "b", "metric", "effect", "low", "high", "p", "p_adjusted", "n", "decided", "n_needed", "sentence"]
+OF_LIVE_CALLS = ("_s", "_per_s")
+"""Endings of the metrics that only a call made now can have."""
+
+Kind = Literal["auto", "mean", "mcnemar", "wilcoxon"]
+Correction = Literal["holm", "bh", "bonferroni"]
+
+
+def verdict(
+    frame: pd.DataFrame,
+    labels: Sequence[str],
+    metric: str,
+    *,
+    known: Sequence[str],
+    correction: Correction,
+    alpha: float,
+    kind: Kind,
+) -> pd.DataFrame:
+    """See ``Comparison.verdict``; ``known`` are the metrics there are."""
+    if metric not in known:
+        raise ConfigError(f"unknown metric {metric!r}; this comparison has {', '.join(known)}")
+    if len(labels) < 2:
+        raise ConfigError("a verdict needs at least two models; compare this one with another")
+    if not 0 < alpha < 1:
+        raise ConfigError(f"alpha={alpha!r} is not between 0 and 1")
+    by_prompt = prompt_means(frame, metric)
+    tests = [pair(by_prompt, a, b, 1 - alpha, kind) for a, b in combinations(labels, 2)]
+    told = [test.p for test, _ in tests if not math.isnan(test.p)]
+    adjusted = iter(stats.adjust(told, method=correction)) if told else iter(())
+    rows = []
+    for (a, b), (test, needed) in zip(combinations(labels, 2), tests):
+        p = math.nan if math.isnan(test.p) else float(next(adjusted))
+        words = sentence(a, b, metric, test, decided=p < alpha, needed=needed, confidence=1 - alpha)
+        rows.append([a, b, metric, test.effect, test.low, test.high, test.p, p, test.n, p < alpha, needed, words])
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"n_needed": "Int64"})
+
+
+def prompt_means(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One value a prompt and model, prompts down: repeats of a prompt are not independent, so their mean counts once."""
+    good = frame[frame["status"] == "ok"]
+    if metric.endswith(OF_LIVE_CALLS):
+        good = good[good["provenance"] == "live"]
+    means = good.groupby(["prompt_id", "label"])[metric].mean().astype("float64")
+    return means.unstack("label")
+
+
+def pair(by_prompt: pd.DataFrame, a: str, b: str, confidence: float, kind: Kind) -> tuple[stats.PairedTest, int | None]:
+    """Test two models on the prompts that both have a value for; and how many prompts would settle what was seen."""
+    both = by_prompt.reindex(columns=[a, b]).dropna()
+    first, second = both[a].to_numpy(), both[b].to_numpy()
+    test = stats.paired_test(first, second, kind=kind, confidence=confidence)
+    spread = float((first - second).std(ddof=1)) if len(both) > 1 else math.nan
+    if not spread > 0 or test.effect == 0:
+        return test, None
+    return test, stats.needed_n(test.effect, spread, alpha=1 - confidence)
+
+
+def sentence(a: str, b: str, metric: str, test: stats.PairedTest, *, decided: bool, needed: int | None, confidence: float) -> str:
+    """The row in words."""
+    if math.isnan(test.effect):
+        return f"{a} and {b} can't be compared on {metric}: {test.n} prompts have a value for both"
+    if not decided:
+        settle = f"; about {needed:,} prompts would settle a difference like this one" if needed else ""
+        return f"no difference in {metric} between {a} and {b} is decided at n = {test.n} prompts{settle}"
+    show, verb = words_for(metric)
+    low, high = sorted((abs(test.low), abs(test.high)))
+    more, less = (a, b) if test.effect > 0 else (b, a)
+    return f"{more} {verb} than {less} by {show(abs(test.effect))} ({confidence:.0%} interval {show(low)} to {show(high)}), n = {test.n} prompts"
+
+
+def words_for(metric: str) -> tuple[Callable[[float], str], str]:
+    """How to show a difference of a metric, and the verb for having more of it."""
+    if metric.endswith("_per_s"):
+        return lambda value: f"{value:,.3g}/s", "writes faster"
+    if metric.endswith("_s"):
+        return seconds, "takes longer"
+    if metric.endswith("_usd"):
+        return usd, "costs more"
+    return lambda value: f"{value:.3g}", f"has more {metric}"
