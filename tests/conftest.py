@@ -13,6 +13,7 @@ from toolkit import defaults
 REAL_CONNECT = socket.socket.connect
 PROVIDERS = (
     "TOOLKIT_", "OPENAI_", "OLLAMA_", "LMSTUDIO_", "LM_API", "OPENROUTER_", "NEXT_PUBLIC_", "HF_", "HUGGING", "AZURE_OPENAI_", "CO_API_", "COHERE_",
+    "REPLICATE_", "GOOGLE_", "GEMINI_", "GCLOUD_",
 )  # fmt: skip
 KEPT_VARIABLES = {"TOOLKIT_FORBID_SKIPS"}
 
@@ -58,5 +59,5 @@ def pytest_runtest_makereport(item, call):
 def exchange():
     """The JSON that the protocol sheets send in an exchange, by its name."""
     folder = pathlib.Path(__file__).parent / "vectors"
-    found = {each["name"]: each["request"] for path in folder.glob("*.json") for each in json.loads(path.read_text("utf-8"))}
-    return lambda name: found[name]["json"]
+    found = {each["name"]: each for path in folder.glob("*.json") for each in json.loads(path.read_text("utf-8"))}
+    return lambda name: found[name]["request"]["json"]

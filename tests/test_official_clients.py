@@ -1,10 +1,16 @@
 """Our fakes are good ones: the services' own clients work against them, and read what ours read."""
 
+import base64
+
 import cohere
 import huggingface_hub
 import ollama
 import openai
 import pytest
+import replicate
+from google import genai
+from google.genai import errors as genai_errors
+from replicate.exceptions import ReplicateError
 
 from servers.azure import AzureService
 from servers.chat_completions import USAGE, ChatService
@@ -13,6 +19,8 @@ from servers.cohere import CohereService
 from servers.huggingface import PNG, HuggingFaceService
 from servers.ollama import OllamaService
 from servers.openrouter import COST, OpenRouterService
+from servers.replicate import ReplicateService
+from servers.vertex import VertexService
 from toolkit import Client
 
 ASK = {"model": "demo-small", "messages": [{"role": "user", "content": "hi"}]}
@@ -244,3 +252,89 @@ def test_the_cohere_client_understands_the_fakes_errors_and_models(cohere_client
     with pytest.raises(cohere.UnauthorizedError):
         cohere.ClientV2(api_key="wrong", base_url=cohere_server.url).chat(**ASK)
     assert [model.name for model in cohere_client.models.list(endpoint="chat").models] == ["demo-small"]
+
+
+# --- Vertex AI and Replicate ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def vertex_server():
+    with VertexService(key="k").serve() as server:
+        yield server
+
+
+@pytest.fixture
+def gemini(vertex_server):
+    options = {"base_url": vertex_server.url, "api_version": "v1beta1"}
+    with genai.Client(enterprise=True, api_key="k", http_options=options) as client:
+        yield client
+
+
+def test_googles_client_reads_a_whole_answer(gemini, vertex_server):
+    answer = gemini.models.generate_content(model="gemini-demo", contents="hi")
+    completion = ours(vertex_server, "vertex", "gemini-demo")
+    assert (answer.text, answer.model_version) == (completion.text, completion.served_model)
+    thoughts = [part.text for part in answer.candidates[0].content.parts if part.thought]
+    assert "".join(thoughts) == completion.reasoning
+    assert answer.usage_metadata.prompt_token_count == completion.usage.input_tokens
+
+
+def test_googles_client_reads_a_stream(gemini, vertex_server):
+    pieces = list(gemini.models.generate_content_stream(model="gemini-demo", contents="hi"))
+    completion = ours(vertex_server, "vertex", "gemini-demo")
+    assert "".join(piece.text or "" for piece in pieces) == completion.text
+    usage = pieces[-1].usage_metadata
+    assert usage.candidates_token_count + usage.thoughts_token_count == completion.usage.output_tokens
+
+
+def test_googles_client_sends_what_we_send(gemini, vertex_server):
+    gemini.models.generate_content(model="gemini-demo", contents="hi")
+    ours(vertex_server, "vertex", "gemini-demo")
+    theirs, mine = vertex_server.requests
+    assert theirs.json["contents"] == mine.json["contents"]
+    assert (theirs.path, theirs.headers["x-goog-api-key"]) == (
+        mine.path.replace("streamGenerateContent?alt=sse", "generateContent"),
+        mine.headers["x-goog-api-key"],
+    )
+
+
+def test_googles_client_understands_the_fakes_errors(gemini):
+    with pytest.raises(genai_errors.ClientError, match="nowhere") as caught:
+        gemini.models.generate_content(model="nowhere", contents="hi")
+    assert caught.value.code == 404
+
+
+@pytest.fixture
+def replicate_server():
+    with ReplicateService(key="k").serve() as server:
+        yield server
+
+
+@pytest.fixture
+def replicas(replicate_server):
+    return replicate.Client(api_token="k", base_url=replicate_server.url)
+
+
+def test_replicates_client_reads_a_job(replicas, replicate_server):
+    pieces = replicas.run("acme/alpine", input={"prompt": "hi"})
+    assert "".join(pieces) == ours(replicate_server, "replicate", "acme/alpine").text
+    theirs, mine = [request for request in replicate_server.requests if request.method == "POST"]
+    assert (theirs.json["input"], theirs.path) == (mine.json["input"], mine.path)
+
+
+def test_replicates_client_reads_a_stream(replicas, replicate_server):
+    events = [event for event in replicas.stream("acme/alpine", input={"prompt": "hi"}) if event.event.value == "output"]
+    assert "".join(event.data for event in events) == ours(replicate_server, "replicate", "acme/alpine").text
+
+
+def test_replicates_client_reads_files_and_cancels_jobs(replicas, replicate_server):
+    replicate_server.handler.output = [f"data:image/png;base64,{base64.b64encode(PNG).decode()}"]  # of addresses it takes only https
+    (file,) = replicas.run("acme/alpine", input={"prompt": "hi"})
+    assert file.read() == PNG
+    assert replicas.predictions.cancel("job1").status == "canceled"
+
+
+def test_replicates_client_understands_the_fakes_errors_and_models(replicas):
+    with pytest.raises(ReplicateError, match="404"):
+        replicas.run("acme/nowhere", input={})
+    assert replicas.models.get("acme/alpine").name == "alpine"

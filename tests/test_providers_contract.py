@@ -3,18 +3,21 @@
 import asyncio
 import dataclasses
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from servers import cohere
+from servers import cohere, replicate, vertex
 from servers.azure import AzureService
 from servers.chat_completions import ChatService, changed, chunk, error_event
 from servers.http import CUT, RESET_CONNECTION, Answer, Gate, Pause, Server, json_answer, nd, page_answer, sse
 from servers.huggingface import HuggingFaceService
 from servers.ollama import OllamaService
 from servers.openrouter import OpenRouterService
+from servers.replicate import ReplicateService
+from servers.vertex import VertexService
 from toolkit import AsyncClient, Client
 from toolkit.errors import (
     AuthError,
@@ -33,7 +36,6 @@ from toolkit.errors import (
 from toolkit.providers.lmstudio import LMStudio
 from toolkit.providers.ollama import Ollama, read_host
 from toolkit.providers.openai_compatible import OpenAICompatible
-from toolkit.providers.registry import provider_class
 from toolkit.types import ChatRequest, ImagePart, Message, TextPart, TokenLogprob, ToolCall, Usage
 from toolkit.wire.retry import NO_RETRY, Retry
 
@@ -51,26 +53,83 @@ class Case:
     model: str
     piece: Any  # a text to the bytes of one piece of a stream
     error: bytes  # in the middle of a stream
-    key_header: tuple[str, str] = ("authorization", f"Bearer {KEY}")
-    names: dict[str, str] = field(default_factory=dict)  # of options, where the service has its own
+    key_var: str
+    thought: str = THOUGHT
+    key_header: tuple[str, str] = ("authorization", "Bearer {}")
+    fields: frozenset[str] = frozenset({"model", "messages", "stream"})  # of a plain question
+    sampling: Callable[[Any], Any] = lambda body: body  # where options are
+    names: dict[str, str] = dataclasses.field(default_factory=dict)  # what they are called, if not as ours
+    unstreamed: Callable[[Any], Any] = lambda request: dataclasses.replace(
+        request, body=json.dumps(request.json | {"stream": False}).encode()
+    )
+    streams: Callable[[Any], bool] = lambda request: request.json.get("stream") is True
+    json_pieces: bool = True
+    stream_bytes: int = 400  # so many bytes of a stream are not its end yet
+    repeatable: bool = True  # whether a question may be sent again when its fate is unknown
+    untold_wish: float | None = None  # how long a service wants us to wait that doesn't say
+    no_models: Any = None
+
+    def asked(self, server):
+        """The questions among the requests that came in."""
+        if self.service is not ReplicateService:
+            return server.requests
+        return [request for request in server.requests if request.method == "POST" and request.path.endswith("/predictions")]
 
 
 CASES = [
-    Case("openai_compatible", ChatService, "/v1", "demo-small", lambda text: sse(chunk({"content": text})), error_event("It broke")),
-    Case("lmstudio", ChatService, "/v1", "demo-small", lambda text: sse(chunk({"content": text})), error_event("It broke")),
-    Case("openrouter", OpenRouterService, "/api/v1", "demo-small", lambda text: sse(chunk({"content": text})), error_event("It broke")),
-    Case("huggingface", HuggingFaceService, "/v1", "demo-small", lambda text: sse(chunk({"content": text})), sse({"error": "It broke"})),
     Case(
-        "azure", AzureService, "/openai/v1", "demo-small", lambda text: sse(chunk({"content": text})), error_event("It broke"),
-        key_header=("api-key", KEY), names={"max_tokens": "max_completion_tokens"},
+        "openai_compatible", ChatService, "/v1", "demo-small", lambda text: sse(chunk({"content": text})), error_event("It broke"),
+        "OPENAI_API_KEY",
+    ),
+    Case("lmstudio", ChatService, "/v1", "demo-small", lambda text: sse(chunk({"content": text})), error_event("It broke"), "LM_API_TOKEN"),
+    Case(
+        "openrouter", OpenRouterService, "/api/v1", "demo-small", lambda text: sse(chunk({"content": text})), error_event("It broke"),
+        "OPENROUTER_API_KEY",
     ),
     Case(
-        "cohere", cohere.CohereService, "", "demo-small", cohere.piece, cohere.end_event("ERROR", error="It broke"),
+        "huggingface", HuggingFaceService, "/v1", "demo-small", lambda text: sse(chunk({"content": text})), sse({"error": "It broke"}),
+        "HF_TOKEN",
+    ),
+    Case(
+        "azure", AzureService, "/openai/v1", "demo-small", lambda text: sse(chunk({"content": text})), error_event("It broke"),
+        "AZURE_OPENAI_API_KEY",
+        key_header=("api-key", "{}"),
+        names={"max_tokens": "max_completion_tokens"},
+    ),
+    Case(
+        "cohere", cohere.CohereService, "", "demo-small", cohere.piece, cohere.end_event("ERROR", error="It broke"), "CO_API_KEY",
         names={"top_p": "p", "stop": "stop_sequences"},
     ),
     Case(
         "ollama", OllamaService, "", "alpine:4b", lambda text: nd({"message": {"content": text}, "done": False}), nd({"error": "It broke"}),
+        "OLLAMA_API_KEY",
+        sampling=lambda body: body["options"] | {"top_k": body["top_k"]},
         names={"max_tokens": "num_predict"},
+        no_models={},
+    ),
+    Case(
+        "vertex", VertexService, "", "gemini-demo", lambda text: sse(vertex.chunk([{"text": text}])),
+        sse({"error": {"code": 500, "message": "It broke", "status": "INTERNAL"}}), "GOOGLE_API_KEY",
+        key_header=("x-goog-api-key", "{}"),
+        fields=frozenset({"contents"}),
+        sampling=lambda body: body["generationConfig"] | {"top_k": body["top_k"]},
+        names={"max_tokens": "maxOutputTokens", "top_p": "topP", "stop": "stopSequences"},
+        unstreamed=vertex.unstreamed,
+        streams=lambda request: request.path.endswith(":streamGenerateContent?alt=sse"),
+    ),
+    Case(
+        "replicate", ReplicateService, "", "acme/alpine", replicate.piece, replicate.failed_event(), "REPLICATE_API_TOKEN",
+        thought="",
+        fields=frozenset({"input"}),
+        sampling=lambda body: body["input"] | {"stop_sequences": [body["input"]["stop_sequences"]]},
+        names={"max_tokens": "max_new_tokens", "stop": "stop_sequences"},
+        unstreamed=replicate.unstreamed,
+        streams=lambda request: "prefer" not in request.headers,
+        json_pieces=False,
+        stream_bytes=150,
+        repeatable=False,
+        untold_wish=20.0,
+        no_models=[],
     ),
 ]  # fmt: skip
 
@@ -167,29 +226,28 @@ def failing(kind, driver, case, stream, fault, **options):
 
 def test_an_answer_is_read_whole(driver, case, stream):
     completion, server = ask(driver, case, stream, key=KEY)
-    assert (completion.text, completion.reasoning, completion.finish_reason) == (TEXT, THOUGHT, "stop")
+    assert (completion.text, completion.reasoning, completion.finish_reason) == (TEXT, case.thought, "stop")
     assert (completion.usage.input_tokens, completion.usage.output_tokens) == (11, 3)
     assert completion.provenance == "live"
     assert completion.attempts == 1
-    (request,) = server.requests
-    name, value = case.key_header
-    assert request.headers[name] == value
-    assert request.json["stream"] is True if stream else not request.json.get("stream")
+    (request,) = case.asked(server)
+    header, value = case.key_header
+    assert request.headers[header] == value.format(KEY)
+    assert all(KEY not in request.path for request in server.requests)
+    assert case.streams(request) == stream
 
 
 def test_options_reach_the_service(driver, case, stream):
     arguments = {"temperature": 0.5, "max_tokens": 9, "top_p": 0.9, "stop": ["\n"], "seed": 3, "extra": {"top_k": 5}}
     _, server = ask(driver, case, stream, arguments=arguments)
-    body = server.requests[0].json
-    sampling = body["options"] if case.provider == "ollama" else body
-    sent = {name: sampling[case.names.get(name, name)] for name in ("temperature", "top_p", "stop", "seed", "max_tokens")}
-    assert sent == {"temperature": 0.5, "top_p": 0.9, "stop": ["\n"], "seed": 3, "max_tokens": 9}
-    assert body["top_k"] == 5
+    sampling = case.sampling(case.asked(server)[0].json)
+    sent = {name: sampling[case.names.get(name, name)] for name in ("temperature", "top_p", "stop", "seed", "max_tokens", "top_k")}
+    assert sent == {"temperature": 0.5, "top_p": 0.9, "stop": ["\n"], "seed": 3, "max_tokens": 9, "top_k": 5}
 
 
 def test_only_what_was_asked_for_is_sent(driver, case):
     _, server = ask(driver, case, False)
-    assert server.requests[0].json.keys() <= {"model", "messages", "stream"}
+    assert case.asked(server)[0].json.keys() <= case.fields
 
 
 @pytest.mark.parametrize("framing", ["chunked", "close"])
@@ -233,7 +291,7 @@ def test_connections_are_used_again(driver, case, stream):
     with case.service().serve() as server:
         options = asker(driver, case, server).options["client"]
         several(driver, options, f"{case.provider}/{case.model}", stream, 5)
-        assert (len(server.requests), server.connections) == (5, 1)
+        assert (len(case.asked(server)), server.connections) == (5, 1)
 
 
 def test_a_connection_closed_while_keep_alive_was_promised_is_replaced_silently(driver, case, stream):
@@ -241,7 +299,7 @@ def test_a_connection_closed_while_keep_alive_was_promised_is_replaced_silently(
         options = asker(driver, case, server).options["client"]
         answers = several(driver, options, f"{case.provider}/{case.model}", stream, 4)
         assert [(answer.text, answer.attempts) for answer in answers] == [(TEXT, 1)] * 4
-        assert len(server.requests) == 4
+        assert len(case.asked(server)) == 4
 
 
 def several(driver, options, model, stream, times):
@@ -277,7 +335,7 @@ def test_a_status_becomes_its_error_with_the_services_words(driver, case, stream
     error = failing(kind, driver, case, stream, fault)
     assert "So it is" in str(error)
     assert (error.status, error.request_id, error.attempts) == (status, "req_9", 1)
-    assert error.retryable == (status in (408, 409, 429) or status >= 500)
+    assert error.retryable == (status in (409, 429) or ((status == 408 or status >= 500) and (case.repeatable or stream)))
 
 
 @pytest.mark.parametrize(
@@ -312,7 +370,7 @@ def test_whatever_an_error_body_is_made_of_its_words_are_found(driver, case, str
 )
 def test_the_wish_of_a_busy_service_is_told(driver, case, stream, headers, wish):
     error = failing(RateLimitError, driver, case, stream, lambda *_: json_answer({"error": "busy"}, 429, headers))
-    assert error.retry_after == wish
+    assert error.retry_after == (case.untold_wish if wish is None else wish)
 
 
 def test_a_busy_service_is_asked_again_after_the_time_it_wants(driver, case, stream):
@@ -320,7 +378,7 @@ def test_a_busy_service_is_asked_again_after_the_time_it_wants(driver, case, str
     with case.service(fault=lambda _request, good: next(answers, good)).serve() as server:
         asking = asker(driver, case, server, retry=Retry(random=lambda: 0.0))
         completion = asking(f"{case.provider}/{case.model}", stream)
-    assert (completion.text, completion.attempts, len(server.requests)) == (TEXT, 2, 2)
+    assert (completion.text, completion.attempts, len(case.asked(server))) == (TEXT, 2, 2)
     assert asking.options["naps"] == [3.0]
 
 
@@ -344,7 +402,7 @@ def test_the_services_own_word_on_asking_again_counts(driver, case, stream, word
 def test_a_wrong_key_names_the_variable_and_is_not_shown(driver, case, stream):
     with case.service(key="sk-another").serve() as server, pytest.raises(AuthError) as caught:
         asker(driver, case, server, key=KEY)(f"{case.provider}/{case.model}", stream)
-    assert provider_class(case.provider).key_var in str(caught.value)
+    assert case.key_var in str(caught.value)
     assert KEY not in str(caught.value)
 
 
@@ -372,14 +430,14 @@ def test_a_server_that_is_down_is_named_with_its_address(driver, case, stream):
 
 @pytest.mark.parametrize("cut", [CUT, RESET_CONNECTION])
 def test_a_connection_cut_before_the_answer_is_unreachable(driver, case, stream, cut):
-    assert failing(UnreachableError, driver, case, stream, changed(before=(cut,))).retryable
+    assert failing(UnreachableError, driver, case, stream, changed(before=(cut,))).retryable == (case.repeatable or stream)
 
 
 def test_a_service_that_stays_silent_runs_into_the_limit(driver, case, stream):
     gate = Gate()
     error = failing(ProviderTimeoutError, driver, case, stream, changed(before=(gate,)), arguments={"timeout_s": 0.05})
     gate.opened.set()
-    assert error.retryable
+    assert error.retryable == (case.repeatable or stream)
 
 
 # --- what goes wrong with status 200 ---------------------------------------------------------------------------------------------
@@ -407,11 +465,11 @@ def test_a_whole_answer_where_a_stream_was_asked_for_is_taken(driver, case):
     service = case.service()
 
     def ignore_stream(request, _good):
-        body = json.dumps(request.json | {"stream": False}).encode()
-        return service.good(dataclasses.replace(request, body=body))
+        return service.good(case.unstreamed(request))
 
-    completion, _ = ask(driver, case, True, fault=ignore_stream)
-    assert (completion.text, completion.reasoning, completion.finish_reason) == (TEXT, THOUGHT, "stop")
+    with service.serve():
+        completion, _ = ask(driver, case, True, fault=ignore_stream)
+    assert (completion.text, completion.reasoning, completion.finish_reason) == (TEXT, case.thought, "stop")
 
 
 # --- what goes wrong in the middle of a stream -------------------------------------------------------------------------------------
@@ -433,7 +491,7 @@ def test_a_truncated_stream_keeps_what_had_come(driver, case, framing, cut):
 @pytest.mark.parametrize("kept", range(0, 400, 23))
 def test_a_stream_cut_after_any_byte_is_an_error_with_a_beginning_of_the_text(case, kept):
     with pytest.raises((StreamInterrupted, UnreachableError)) as caught:
-        ask(Threads, case, True, fault=changed(cut_after=kept))
+        ask(Threads, case, True, fault=changed(cut_after=kept * case.stream_bytes // 400))
     assert TEXT.startswith(caught.value.partial)
 
 
@@ -443,6 +501,7 @@ def test_an_error_in_the_middle_keeps_what_had_come(driver, case):
     assert "It broke" in str(error)
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case.json_pieces], ids=lambda case: case.provider)
 def test_garbage_in_the_middle_is_an_error_and_not_a_gap(driver, case):
     broken = case.piece("lost").replace(b"}", b"")
     assert failing(ReplyError, driver, case, True, cut_after(case, broken, case.piece("er"))).partial == "Half an ans"
@@ -458,7 +517,7 @@ def test_silence_in_the_middle_runs_into_the_limit_and_keeps_what_had_come(drive
 def test_a_stream_is_not_asked_for_again_once_words_have_come(driver, case):
     with case.service(fault=cut_after(case, CUT)).serve() as server, pytest.raises(StreamInterrupted):
         asker(driver, case, server, retry=Retry(random=lambda: 0.0))(f"{case.provider}/{case.model}", True)
-    assert len(server.requests) == 1
+    assert len(case.asked(server)) == 1
 
 
 def test_a_stream_that_breaks_before_its_first_word_is_asked_for_again(driver, case):
@@ -469,7 +528,7 @@ def test_a_stream_that_breaks_before_its_first_word_is_asked_for_again(driver, c
         return fault(request, good) if fault else good
 
     completion, server = ask(driver, case, True, fault=twice, retry=Retry(random=lambda: 0.0))
-    assert (completion.text, completion.attempts, len(server.requests)) == (TEXT, 3, 3)
+    assert (completion.text, completion.attempts, len(case.asked(server))) == (TEXT, 3, 3)
 
 
 def test_a_reader_who_leaves_hangs_up_on_the_service(case):
@@ -480,7 +539,7 @@ def test_a_reader_who_leaves_hangs_up_on_the_service(case):
         assert next(events).text == "Half "
         events.close()
         gate.opened.set()
-        assert server.hang_ups.acquire(timeout=10)
+        assert getattr(server, "files", server).hang_ups.acquire(timeout=10)
 
 
 # --- models --------------------------------------------------------------------------------------------------------------------
@@ -493,8 +552,7 @@ def test_models_are_listed(driver, case):
 
 
 def test_no_models_at_all_is_an_empty_list(driver, case):
-    empty = {} if case.service is OllamaService else None  # /v1/models says null
-    with case.service(models=empty).serve() as server:
+    with case.service(models=case.no_models).serve() as server:
         assert asker(driver, case, server).do("list_models", case.provider) == []
 
 
@@ -521,7 +579,7 @@ def test_a_service_that_is_down_is_unhealthy_and_not_an_exception(driver, case):
 
 # --- Ollama's own --------------------------------------------------------------------------------------------------------------
 
-OLLAMA = CASES[-1]
+OLLAMA = next(case for case in CASES if case.provider == "ollama")
 
 
 def test_a_model_is_pulled_and_deleted(driver):

@@ -452,13 +452,20 @@ def attempts(call: Call) -> Steps[Reply | ImageReply]:
 
 def streamed(call: Call) -> Steps[Reply]:
     """One streamed attempt: bytes in, events out, arrivals noted."""
+    provider, request = call.provider, call.request
     assert call.wire is not None
-    provider, request, ledger = call.provider, call.request, call.ledger
     assert isinstance(request, ChatRequest), "pictures are not streamed"
-    response = yield from provider.send(
-        provider.build(call.wire, stream=True, timeout_s=request.timeout_s), stream=True, model=request.model
-    )
     reader = provider.reader(request)
+    response = yield from provider.answer_stream(request, call.wire, reader, lambda response: read_stream(call, reader, response))
+    reply = reader.close()
+    if reader.tail:
+        yield from arrived(call, reader.tail)
+    return reply if reply.request_id else replace(reply, request_id=provider.request_id(response))
+
+
+def read_stream(call: Call, reader: Reader, response: httpx.Response) -> Steps[None]:
+    """Take the bytes of one response to its end."""
+    provider, request, ledger = call.provider, call.request, call.ledger
     limit_s = request.timeout_s or DEFAULT_TIMEOUT_S
     read, pieces = Read(response), ledger.pieces
     while True:
@@ -482,10 +489,6 @@ def streamed(call: Call) -> Steps[Reply]:
         if ledger.attempt_s > limit_s:
             why = f"{provider.name} was still streaming after {limit_s:g} s; give it more with timeout_s="
             raise ProviderTimeoutError(why, provider=provider.name, model=request.model, partial=reader.text)
-    reply = reader.close()
-    if reader.tail:
-        yield from arrived(call, reader.tail)
-    return reply if reply.request_id else replace(reply, request_id=provider.request_id(response))
 
 
 def arrived(call: Call, events: list[StreamEvent]) -> Steps[None]:

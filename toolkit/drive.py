@@ -15,7 +15,7 @@ from .cache.flights import Abandoned, Failed, Flight, Flights, Landed
 from .cache.tiers import ResponseCache
 from .transports import AsyncTransports, LoopTransport, ThreadTransports, origin_of
 from .types import Kept
-from .wire.steps import Emit, Join, Keep, Lookup, Read, Send, Sleep, Steps, T
+from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Send, Sleep, Steps, T, Work
 
 __all__ = ["AsyncDriver", "LoopWatch", "ThreadDriver"]
 
@@ -85,17 +85,19 @@ class ThreadDriver:
         try:
             step = next(steps)
             while True:
-                if type(step) is Emit:
-                    yield from step.events
-                    step = steps.send(None)
-                    continue
                 try:
-                    value = hands.carry_out(step)
+                    if type(step) is Emit:
+                        yield from step.events
+                        value = None
+                    else:
+                        value = hands.carry_out(step)
+                except GeneratorExit:
+                    step = steps.throw(ReaderLeft())
                 except BaseException as exc:  # noqa: BLE001 - see run()
                     step = steps.throw(exc)
                 else:
                     step = steps.send(value)
-        except StopIteration:
+        except (StopIteration, ReaderLeft):
             return
         finally:
             steps.close()
@@ -127,6 +129,8 @@ class Hands:
             return self.driver.cache.set(step.key, step.value) if self.driver.cache is not None else None
         if kind is Sleep:
             return self.driver.sleep(step.seconds)
+        if kind is Work:
+            return step.do()
         assert kind is Emit, f"unknown step {step!r}"
         return None
 
@@ -303,18 +307,20 @@ class AsyncDriver:
         try:
             step = next(steps)
             while True:
-                if type(step) is Emit:
-                    for event in step.events:
-                        yield event
-                    step = steps.send(None)
-                    continue
                 try:
-                    value = await hands.carry_out(step)
+                    if type(step) is Emit:
+                        for event in step.events:
+                            yield event
+                        value = None
+                    else:
+                        value = await hands.carry_out(step)
+                except GeneratorExit:
+                    step = steps.throw(ReaderLeft())
                 except BaseException as exc:  # noqa: BLE001 - see run()
                     step = steps.throw(exc)
                 else:
                     step = steps.send(value)
-        except StopIteration:
+        except (StopIteration, ReaderLeft):
             return
         finally:
             steps.close()
@@ -347,6 +353,8 @@ class AsyncHands:
             return await self.keep(step)
         if kind is Sleep:
             return await self.driver.sleep(step.seconds)
+        if kind is Work:
+            return await asyncio.to_thread(step.do)
         assert kind is Emit, f"unknown step {step!r}"
         return None
 

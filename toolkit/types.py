@@ -77,6 +77,7 @@ class ToolCall:
     id: str
     name: str
     arguments: str
+    signature: str | None = field(default=None, repr=False)  # of the thought that led to it; Gemini wants it back unchanged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

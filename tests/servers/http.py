@@ -293,6 +293,8 @@ def exchange_writes(exchange: dict[str, Any]) -> list[Write]:
         return [json.dumps(response["json"], ensure_ascii=False).encode()]
     if "text" in response:
         return [response["text"].encode()]
+    if "hex" in response:
+        return [bytes.fromhex(response["hex"])]
     return [frame_write(frame) for frame in response["frames"]]
 
 

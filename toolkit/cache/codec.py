@@ -85,11 +85,16 @@ def _text_row(reply: Reply) -> dict[str, Json]:
         {
             "text": reply.text,
             "reasoning": reply.reasoning,
-            "tool_calls": [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in reply.tool_calls],
+            "tool_calls": [_tool_call_row(call) for call in reply.tool_calls],
             "finish_reason": reply.finish_reason,
             **_shared_row(reply),
         }
     ) | ({} if reply.logprobs is None else {"logprobs": reply.logprobs})  # no log-probabilities is not the same as an empty row of them
+
+
+def _tool_call_row(call: ToolCall) -> dict[str, Json]:
+    signature = {} if call.signature is None else {"signature": call.signature}
+    return {"id": call.id, "name": call.name, "arguments": call.arguments} | signature
 
 
 def _shared_row(reply: Reply | ImageReply) -> dict[str, Json]:
@@ -168,7 +173,12 @@ def _read_usage(row: Mapping[str, Json]) -> Usage:
 
 
 def _read_tool_call(row: Mapping[str, Json]) -> ToolCall:
-    return ToolCall(id=_of((str,), row["id"]), name=_of((str,), row["name"]), arguments=_of((str,), row["arguments"]))
+    return ToolCall(
+        id=_of((str,), row["id"]),
+        name=_of((str,), row["name"]),
+        arguments=_of((str,), row["arguments"]),
+        signature=_maybe((str,), row.get("signature")),
+    )
 
 
 def _read_logprob(token: Json, logprob: Json, top: Json = ()) -> TokenLogprob:

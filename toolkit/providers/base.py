@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
@@ -213,6 +213,18 @@ class Provider:
         response = yield from self.send(self.build(wire, stream=False, timeout_s=request.timeout_s), model=request.model)
         return self.read_chat(response, request)
 
+    def answer_stream(
+        self, request: ChatRequest, wire: Wire, reader: Reader, read: Callable[[httpx.Response], Steps[None]]
+    ) -> Steps[httpx.Response]:
+        """Everything it takes to get a streamed answer: ``read(response)`` takes the bytes of a response to its end and feeds ``reader``.
+
+        Override where one exchange is not enough; give back the response that counts.
+        """
+        built = self.build(wire, stream=True, timeout_s=request.timeout_s)
+        response = yield from self.send(built, stream=True, model=request.model)
+        yield from read(response)
+        return response
+
     def health(self) -> Steps[Health]:
         """Ask the cheapest question that proves the service is there and lets us in."""
         models = yield from self.list_models()
@@ -247,7 +259,7 @@ class Provider:
     def told_error(self, data: Any, model: str | None) -> errors.ProviderError:  # any JSON
         """Translate an error that came where an answer should have been, with status 200."""
         fault = self.read_fault(data)
-        status = next((int(code) for code in fault.codes if code.isdecimal() and 400 <= int(code) < 600), 200)
+        status = told_status(fault.codes) or 200
         told = self.scrub(hinted(f"{self.name} reported an error: {fault.message}", self.hint(status, model, fault.message)))
         error = error_of(
             status, fault.codes, told, retryable=fault.retryable, provider=self.name, model=model, retry_after=fault.retry_after
@@ -348,6 +360,11 @@ def error_of(status: int, codes: list[str], told: str, *, retryable: bool | None
     if status >= 400 and kind is not errors.ContentFilterError:
         return errors.from_status(status, told, retryable=retryable, **facts)
     return (kind or errors.ServerError)(told, status=status, retryable=retryable, **facts)
+
+
+def told_status(codes: list[str]) -> int | None:
+    """The HTTP status among the codes of an error, where there is one."""
+    return next((int(code) for code in codes if code.isdecimal() and 400 <= int(code) < 600), None)
 
 
 def codes_in(data: Any) -> list[str]:  # any JSON

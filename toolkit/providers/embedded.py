@@ -14,6 +14,7 @@ from ..keys import Wire
 from ..types import ChatRequest, Usage
 from .chat_completions import ChatCompletions
 from .inprocess import Answering, Body, Ending, InProcess, Pause, Piece, StatusError, Work, message_text
+from .key import ApiKey
 from .ngram import ORDERS, Ended, Index, NgramModel, load_index, tokenise
 
 __all__ = ["Embedded", "NgramService"]
@@ -55,7 +56,7 @@ class Embedded(ChatCompletions):
     base_url = "http://embedded.invalid/v1"
     free = True
 
-    def __init__(self, *, base_url: str | None = None, api_key: str | None = None, models_dir: Path | None = None) -> None:
+    def __init__(self, *, base_url: str | None = None, api_key: ApiKey | None = None, models_dir: Path | None = None) -> None:
         super().__init__(base_url=base_url, api_key=api_key)
         self.server = InProcess(NgramService(models_dir))
 

@@ -30,6 +30,7 @@ from ..wire.stream import paired
 from .base import Fault, day_of, header_text
 from .chat_completions import ChatCompletions
 from .huggingface_images import ROUTES, image_body
+from .key import ApiKey
 from .reading import fields_of, number, objects, read_json
 
 __all__ = ["HuggingFace"]
@@ -55,7 +56,7 @@ class HuggingFace(ChatCompletions):
     url_vars = ("HUGGINGFACE_BASE_URL",)
     key_required = True
 
-    def __init__(self, *, base_url: str | None = None, api_key: str | None = None) -> None:
+    def __init__(self, *, base_url: str | None = None, api_key: ApiKey | None = None) -> None:
         super().__init__(base_url=base_url, api_key=api_key)
         self.hub = (settings.variable("HF_ENDPOINT") or HUB).rstrip("/")
         self.bill_to = settings.variable("HF_BILL_TO")

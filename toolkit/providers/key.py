@@ -19,7 +19,7 @@ HEAD = 8  # what a limit on the length of a message leaves of a key is taken out
 
 
 class KeySource:
-    """Gives the key to send, and takes every key it gave out of texts.
+    """Gives the key to send, and takes every key it knows out of texts.
 
     Parameters
     ----------
@@ -35,14 +35,15 @@ class KeySource:
         If it is nothing that a header can carry; the key itself is not shown.
     """
 
-    __slots__ = ("__weakref__", "_function", "_given", "_provider")
+    __slots__ = ("__weakref__", "_fixed", "_function", "_known", "_provider")
 
     def __init__(self, key: ApiKey | None, provider: str) -> None:
         self._provider = provider
         self._function = key if callable(key) else None
-        self._given: tuple[str, ...] = () if key is None or callable(key) else tuple(filter(None, [self._checked(key)]))
-        if key is not None:
-            GUARD.watch(self)
+        self._fixed = None if key is None or callable(key) else self._checked(key) or None
+        self._known: tuple[str, ...] = ()
+        if self._fixed:
+            self.remember(self._fixed)
 
     def __repr__(self) -> str:
         return f"<KeySource of {self._provider}>"
@@ -58,16 +59,21 @@ class KeySource:
             If it gives no usable key.
         """
         if self._function is None:
-            return self._given[0] if self._given else None
+            return self._fixed
         try:
             key = self._function()
         except Exception as exc:
             self.wash(exc)
             raise AuthError(f"the function that gives the key of {self._provider} failed: {exc}", provider=self._provider) from exc
         key = self._checked(key)
-        if key not in self._given:
-            self._given = (*self._given[1 - REMEMBERED :], key)
+        self.remember(key)
         return key
+
+    def remember(self, key: str) -> None:
+        """Take this key out of texts from now on, also where it is got in another way (as tokens of a cloud are)."""
+        if key not in self._known:
+            self._known = (*self._known[1 - REMEMBERED :], key)
+            GUARD.watch(self)
 
     def _checked(self, key: object) -> str:
         if not isinstance(key, str):
@@ -79,7 +85,7 @@ class KeySource:
 
     def scrub(self, text: str) -> str:
         """Take all keys out of a text, also where a limit on its length cut one off."""
-        for key in self._given:
+        for key in self._known:
             if len(key) >= SHORTEST:
                 text = without(text, key)
         return text

@@ -29,6 +29,7 @@ from ..wire.stream import SSEDecoder, paired
 from .base import BODY_IN_MESSAGES, Fault, day_of, header_text, message_of
 from .chat_completions import ChatCompletions, ChatReader, merge_extra, read_usage, renamed
 from .images import read_base64, read_data_url
+from .key import ApiKey
 from .openrouter_prices import positive, price_at, read_cost
 from .reading import fields_of, is_error, number, objects, read_json
 
@@ -94,7 +95,7 @@ class OpenRouter(ChatCompletions):
     url_vars = ("OPENROUTER_BASE_URL",)
     key_required = True
 
-    def __init__(self, *, base_url: str | None = None, api_key: str | None = None) -> None:
+    def __init__(self, *, base_url: str | None = None, api_key: ApiKey | None = None) -> None:
         super().__init__(base_url=base_url, api_key=api_key)
         self.attribution = app_headers()
         self.listed: dict[str, Mapping[str, Any]] = {}  # model to its prices as listed: JSON

@@ -21,7 +21,9 @@ PROVIDERS = {
     "ollama": "toolkit.providers.ollama:Ollama",
     "openai_compatible": "toolkit.providers.openai_compatible:OpenAICompatible",
     "openrouter": "toolkit.providers.openrouter:OpenRouter",
+    "replicate": "toolkit.providers.replicate:Replicate",
     "scripted": "toolkit.providers.scripted:Scripted",
+    "vertex": "toolkit.providers.vertex:Vertex",
 }
 
 

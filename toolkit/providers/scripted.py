@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..types import FinishReason, ToolCall, Usage
 from .chat_completions import ChatCompletions
 from .inprocess import Answering, Body, Ending, InProcess, Pause, Piece, StatusError, last_user_text, message_text
+from .key import ApiKey
 from .ngram import tokenise
 
 __all__ = ["Answer", "Failure", "ScriptService", "Scripted", "script"]
@@ -234,7 +235,7 @@ class Scripted(ChatCompletions):
         self,
         *,
         base_url: str | None = None,
-        api_key: str | None = None,
+        api_key: ApiKey | None = None,
         sleep: Callable[[float], object] = time.sleep,
         async_sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:

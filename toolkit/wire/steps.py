@@ -8,6 +8,7 @@ Read       the next bytes of a streamed response; gives ``None`` at its end
 Emit       hand events to whoever reads the stream; comes back when they ask for more
 Sleep      wait
 Keep       put an answer into the cache
+Work       do what blocks, in a thread where there is a loop; gives what it returns
 =========  ==============================================================================
 
 ``Read`` and ``Emit`` are what a stream needs beyond the five of a plain call: with them, retries, timing and single flight
@@ -16,7 +17,7 @@ are written once for both kinds.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ import httpx
 
 from ..types import Kept, PullProgress, StreamEvent
 
-__all__ = ["Emit", "Join", "Keep", "Lookup", "Read", "Send", "Sleep", "Step", "Steps"]
+__all__ = ["Emit", "Join", "Keep", "Lookup", "Read", "ReaderLeft", "Send", "Sleep", "Step", "Steps", "Work"]
 
 
 @dataclass(slots=True)
@@ -66,6 +67,15 @@ class Keep:
     value: Kept
 
 
-Step = Lookup | Join | Send | Read | Emit | Sleep | Keep
+@dataclass(slots=True)
+class Work:
+    do: Callable[[], Any]  # whatever it gives is sent back: a library that does I/O of its own (sign-in to a cloud)
+
+
+class ReaderLeft(BaseException):
+    """Whoever read a stream closed it. Unlike at a ``GeneratorExit``, which ends generators at once, steps may still send a last word."""
+
+
+Step = Lookup | Join | Send | Read | Emit | Sleep | Keep | Work
 T = TypeVar("T")
 Steps = Generator[Step, Any, T]  # what is sent in depends on the step: see the table above
