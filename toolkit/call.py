@@ -17,12 +17,22 @@ import httpx
 
 from .cache.base import MISS, Found
 from .cache.flights import Failed, Flight, Landed
-from .errors import CacheMiss, ConfigError, ProviderError, ProviderTimeoutError, ReplyError, StreamInterrupted, UnreachableError
+from .errors import (
+    CacheMiss,
+    ConfigError,
+    ProviderError,
+    ProviderTimeoutError,
+    RateLimitError,
+    ReplyError,
+    StreamInterrupted,
+    UnreachableError,
+)
 from .keys import Wire, key_of
 from .monitor.outcomes import CallContext, Outcome
 from .pricing import Price, cost_of
 from .providers.base import Provider, Reader
 from .types import CacheMode, ChatRequest, Completion, ImageReply, ImageRequest, ImageResult, Kept, Provenance, Reply, StreamEvent, Timing
+from .wire.limiter import Limiter
 from .wire.retry import Retry
 from .wire.steps import Emit, Join, Keep, Lookup, Read, Sleep, Steps, T
 
@@ -41,6 +51,7 @@ class Policy:
 
     retry: Retry = DEFAULT_RETRY
     prices: Callable[[str], Price | None] = lambda _model: None
+    limiter: Callable[[Provider], Limiter] = lambda _provider: Limiter(timer=time.monotonic)
     record: Callable[[Outcome], None] = lambda _outcome: None
     record_content: bool = True
     clock: Callable[[], float] = time.perf_counter
@@ -71,12 +82,12 @@ new_call_id = CallIds()
 class Ledger:
     """Books the time of a call: each ``book_*`` takes everything since the one before."""
 
-    __slots__ = ("attempt_s", "clock", "consumer_s", "failed_s", "last", "lookup_s", "pieces", "sleep_s", "start")
+    __slots__ = ("attempt_s", "clock", "consumer_s", "failed_s", "last", "limiter_s", "lookup_s", "pieces", "sleep_s", "start")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.start = self.last = clock()
-        self.lookup_s = self.sleep_s = self.failed_s = self.attempt_s = self.consumer_s = 0.0
+        self.lookup_s = self.limiter_s = self.sleep_s = self.failed_s = self.attempt_s = self.consumer_s = 0.0
         self.pieces: list[tuple[float, Any, int]] = []  # seconds into the attempt, channel, characters
 
     def lap(self) -> float:
@@ -86,6 +97,9 @@ class Ledger:
 
     def book_lookup(self) -> None:
         self.lookup_s += self.lap()
+
+    def book_limiter(self) -> None:
+        self.limiter_s += self.lap()
 
     def book_sleep(self) -> None:
         self.sleep_s += self.lap()
@@ -105,10 +119,11 @@ class Ledger:
 
     def timing(self, kept: Kept | None, stall_s: float) -> Timing:
         """Sum up; ``kept`` is the answer asked for in this call, ``None`` when there was none."""
-        parts = self.lookup_s + self.sleep_s + self.failed_s + self.attempt_s + self.consumer_s
+        parts = self.lookup_s + self.limiter_s + self.sleep_s + self.failed_s + self.attempt_s + self.consumer_s
         return Timing(
             total_s=parts,
             lookup_s=self.lookup_s,
+            limiter_wait_s=self.limiter_s,
             retry_sleep_s=self.sleep_s,
             failed_attempts_s=self.failed_s,
             latency_s=self.attempt_s if kept else None,
@@ -427,18 +442,26 @@ def price_of(call: Call, reply: Reply | ImageReply) -> Price | None:
 def attempts(call: Call) -> Steps[Reply | ImageReply]:
     """Ask until there is an answer or no hope."""
     assert call.wire is not None
-    ledger, retry = call.ledger, call.policy.retry
+    ledger, retry, limiter = call.ledger, call.policy.retry, call.policy.limiter(call.provider)
     while True:
         call.attempts += 1
         ledger.book_lookup()
+        while not limiter.enter():
+            yield Sleep(limiter.PAUSE_S)
+            ledger.book_limiter()
+        refused = answered = False
         try:
             if call.stream:
                 reply: Reply | ImageReply = yield from streamed(call)
             else:
                 reply = yield from call.question.answer(call.provider, call.wire)
+            answered = True
         except (ProviderError, httpx.HTTPError, httpx.InvalidURL) as exc:
             error = translated(exc, call.provider, call.request.model)
-        else:
+            refused = isinstance(error, RateLimitError)
+        finally:  # after an interrupt too
+            limiter.leave(refused=refused, answered=answered)
+        if answered:
             ledger.book_attempt()
             return reply
         ledger.book_failure()

@@ -39,6 +39,7 @@ from .types import (
     StreamEvent,
     TextPart,
 )
+from .wire.limiter import Limiter
 from .wire.retry import Retry
 from .wire.steps import Steps
 
@@ -210,10 +211,12 @@ class Toolbox:
         self.policy = Policy(
             retry=retry or Retry(),
             prices=dict(prices or {}).get,
+            limiter=lambda provider: self.limiter(provider.name),
             record=record,
             record_content=settings.record_content(),
             stalled=stalled,
         )
+        self._limiters: dict[str, Limiter] = {}
         self._providers: dict[str, Provider] = {}
         self._in_process: dict[str, Any] = {}  # transports, sync and async at once
 
@@ -241,6 +244,11 @@ class Toolbox:
         if transport is not None:
             self._in_process[provider.url.host] = transport
         return provider
+
+    def limiter(self, name: str) -> Limiter:
+        """Return what learns how many calls at a time a provider bears; a client's provider has one address and one key."""
+        found = self._limiters.get(name)
+        return found if found is not None else self._limiters.setdefault(name, Limiter(timer=time.monotonic))
 
     def in_process(self, host: str) -> Any:  # a sync and an async transport at once
         return self._in_process.get(host)
