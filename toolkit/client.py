@@ -23,7 +23,7 @@ from .pricing import Price
 from .providers.base import Provider
 from .providers.key import ApiKey
 from .providers.registry import known_providers, provider_class, split_model
-from .routing import Routing
+from .routing import Routing, ask_in_turn
 from .transports import AsyncTransports, ThreadTransports, TransportChoice
 from .types import (
     CacheMode,
@@ -295,8 +295,9 @@ class Toolbox:
     def ask_in_turn(self, model: str, prompt: Prompt, options: Options, **how: Any) -> Steps[Completion]:  # what ``ask`` takes
         """Ask a model or, where it fails, those that stand in for it."""
         resolved = self.routing.resolve(model)
-        split_model(resolved)
-        return self.routing.ask(resolved, lambda candidate: self.ask(candidate, prompt, options, **how))
+        first = self.ask(resolved, prompt, options, **how)
+        others = self.routing.fallbacks(resolved)
+        return ask_in_turn(first, others, lambda other: self.ask(other, prompt, options, **how)) if others else first
 
     def observed(self, observe: Observer) -> Policy:
         """The same policy, with one more who is told of each outcome."""

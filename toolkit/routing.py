@@ -8,7 +8,7 @@ from .errors import ConfigError, ProviderError
 from .providers.registry import provider_class, split_model
 from .wire.steps import Steps, T
 
-__all__ = ["Routing"]
+__all__ = ["Routing", "ask_in_turn"]
 
 
 class Routing:
@@ -46,19 +46,25 @@ class Routing:
         """Return the model that a name stands for."""
         return self._aliases.get(model, model) if isinstance(model, str) else model
 
-    def ask(self, model: str, ask: Callable[[str], Steps[T]]) -> Steps[T]:
-        """Ask a model, and those that stand in for it when it fails; the error of the last one reaches the caller.
+    def fallbacks(self, model: str) -> tuple[str, ...]:
+        """Return the models that stand in for one."""
+        return self._fallbacks.get(model, ())
 
-        A stream that has begun is not begun again by another model.
-        """
-        *firsts, last = (model, *self._fallbacks.get(model, ()))
-        for candidate in firsts:
-            try:
-                return (yield from ask(candidate))
-            except ProviderError as error:
-                if error.emitted:
-                    raise
-        return (yield from ask(last))
+
+def ask_in_turn(first: Steps[T], others: Sequence[str], ask: Callable[[str], Steps[T]]) -> Steps[T]:
+    """Carry out a call and, while calls fail, the same with the next of the other models; the last error reaches the caller.
+
+    A stream that has begun is not begun again by another model.
+    """
+    steps = first
+    for other in others:
+        try:
+            return (yield from steps)
+        except ProviderError as error:
+            if error.emitted:
+                raise
+        steps = ask(other)
+    return (yield from steps)
 
 
 def check_model(model: str) -> None:
