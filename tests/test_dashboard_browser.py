@@ -86,8 +86,8 @@ def context():
 def page(context, server):
     """A fresh visitor; whatever the browser complains of, or asks another machine for, fails the test."""
     page = context.new_page()
-    page.set_default_timeout(10_000)
-    expect.set_options(timeout=10_000)
+    page.set_default_timeout(30_000)
+    expect.set_options(timeout=30_000)
     complaints, strangers = [], []
 
     def note(message):
@@ -121,9 +121,11 @@ def click_point(page: Page) -> None:
     page.mouse.click(*middle)
 
 
-def choose_first_row(page: Page) -> None:
-    """In the last table: each one appears below the one that led to it."""
-    grid = page.locator("[data-testid=stDataFrame]").last
+def choose_first_row(page: Page, *, table: int) -> None:
+    """In the table of that number, from 1: each appears below the one that led to it, once it is there."""
+    grids = page.locator("[data-testid=stDataFrame]")
+    expect(grids).to_have_count(table)
+    grid = grids.last
     grid.scroll_into_view_if_needed()
     grid.locator(".stDataFrameGlideDataEditor").first.click(
         position={"x": 14, "y": 52}
@@ -137,7 +139,7 @@ def test_from_the_overview_to_a_point_to_its_slow_calls_to_one_call_to_the_error
     go(page, "Latency")
     click_point(page)
     expect(page.get_by_role("heading", name="Slowest calls of the point")).to_be_visible()
-    choose_first_row(page)
+    choose_first_row(page, table=2)
     page.get_by_text("This call on a page of its own").click()
     expect(page.get_by_role("heading", name="Call", exact=True)).to_be_visible()
     expect(page.get_by_text("What is a cache?")).to_be_visible()
@@ -149,12 +151,12 @@ def test_from_the_overview_to_a_point_to_its_slow_calls_to_one_call_to_the_error
 def test_a_script_that_a_model_wrote_does_not_run(page, server, evil_call):
     page.goto(f"{server.url}/latency?model={EVIL_MODEL.replace('#', '%23')}")
     expect(page.locator(".js-plotly-plot").first).to_be_visible()
-    choose_first_row(page)
+    choose_first_row(page, table=1)
     expect(page.get_by_role("heading", name="Slowest calls of the model")).to_be_visible()
-    choose_first_row(page)
+    choose_first_row(page, table=2)
     expect(page.locator("code").get_by_text("onerror").first).to_be_visible()
     go(page, "Errors")
-    choose_first_row(page)
+    choose_first_row(page, table=1)
     expect(page.get_by_role("heading", name="Affected calls")).to_be_visible()
     go(page, "Overview")
     expect(page.locator("[data-testid=stText]")).to_be_visible()
