@@ -42,7 +42,7 @@ def reading(cpu_s: float, wall_s: float, order: list[Cell]) -> Reading:
     return Reading(cpu_s / len(order), wall_s / len(order), over_ideal=wall_s / ideal_s(order))
 
 
-def ours(place: Place, transport: str = "httpx", prompts: int = PROMPTS) -> Iterator[Run]:
+def ours(place: Place, transport: str = "own", prompts: int = PROMPTS) -> Iterator[Run]:
     import toolkit as tk
     from toolkit.cache import ResponseCache
 
@@ -122,9 +122,13 @@ async def openai_posts(place: Place) -> AsyncIterator[Post]:
 
 OURS, FAST, OPENAI, HTTPX = "tk.compare", "tk.compare, transport fast", "openai, gather", "httpx, gather"
 
+QUEUE = (
+    "64 threads share one interpreter: each look-up in the cache's file, each write to it and each exchange gives the interpreter's lock "
+    "away and queues for it again, which is the longer the more of the two cores is in use; with the cache off the figure is nearer the ideal."
+)
 NOTES = {
-    "grid against the ideal": "each of the 64 new threads opens a connection of its own to the cache's file, and to the server; with the cache off the figure is much nearer the ideal.",
-    "grid against the ideal, fast": "each of the 64 new threads makes a Rust client of its own, which reads the machine's certificates, and opens a connection of its own to the cache's file.",
+    "grid against the ideal": QUEUE,
+    "grid against the ideal, fast": QUEUE,
     "grid beside openai": "the record, the row, the cache on disk and the journal are all on for the toolkit, none of them for openai.",
 }
 

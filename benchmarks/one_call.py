@@ -20,7 +20,7 @@ def journal_in(place: Place, name: str) -> str:
     return str(Path(place.folder, f"{name}-{os.getpid()}.sqlite"))
 
 
-def ours(place: Place, transport: str = "httpx") -> Iterator[Caller]:
+def ours(place: Place, transport: str = "own") -> Iterator[Caller]:
     import toolkit as tk
 
     if transport == "fast":
@@ -87,7 +87,7 @@ def litellm_completion(place: Place) -> Iterator[Caller]:
     yield Caller(call)
 
 
-async def ours_async(place: Place, transport: str = "httpx") -> AsyncIterator[AsyncCaller]:
+async def ours_async(place: Place, transport: str = "own") -> AsyncIterator[AsyncCaller]:
     import toolkit as tk
 
     if transport == "fast":
@@ -142,23 +142,23 @@ ASYNC = (
     (OPENAI, openai_async),
 )
 
-FLOOR = "the row of the transport alone is the least that a client over it can cost, and it leaves little or nothing of the target."
 ADDED = (
-    "beyond the transport (a row of its own) there are the request and the reply as httpx's objects, the steps of the call, its record, "
+    "beyond the write and the reads of the exchange there are the request and the reply as httpx's objects, the steps of the call, its record, "
     "and the journal's row, built and written by a thread whose time counts here too."
 )
-THREADS = "threads that wait for the interpreter's lock cost CPU too, and the journal's thread is one more of them; " + FLOOR
+FAST_TOO = "the Rust transport runs a thread of its own beside ours, whose time counts, and each request crosses to it and back; " + ADDED
+THREADS = "threads that wait for the interpreter's lock cost CPU too, and the journal's thread is one more of them; " + ADDED
 NOTES = {
     "one call": ADDED,
-    "one call, fast": f"{FLOOR} It runs a Rust thread beside ours, whose time counts; {ADDED}",
-    "one call beside openai": f"httpx's transport is most of our call: {FLOOR}",
-    "one call beside litellm": f"httpx's transport is most of our call: {FLOOR}",
+    "one call, fast": FAST_TOO,
+    "one call beside openai": ADDED,
+    "one call beside litellm": ADDED,
     "64 threads": THREADS,
     "64 threads, fast": THREADS,
     "64 threads beside openai": THREADS,
     "64 threads beside litellm": THREADS,
-    "64 tasks": "the pools of 16 avoid the quadratic part of httpx's pool, not the cost of its asynchronous transport for each request.",
-    "64 tasks, fast": "each request of the Rust transport crosses to its own thread and back.",
+    "64 tasks": ADDED,
+    "64 tasks, fast": FAST_TOO,
 }
 
 
