@@ -31,10 +31,6 @@ class InProcess(Protocol):
     def __call__(self, host: str) -> Any: ...  # a sync and an async transport at once: no common type
 
 
-class Waits(Protocol):
-    def __call__(self, seconds: float) -> None: ...
-
-
 def whole_stream(response: httpx.Response) -> bool:
     """Whether the bytes of a stream can be taken as they come, without a decoder in between."""
     return "content-encoding" not in response.headers
