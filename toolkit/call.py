@@ -30,7 +30,7 @@ from .errors import (
 from .keys import Wire, key_of
 from .monitor.outcomes import CallContext, Outcome
 from .pricing import Price, cost_of
-from .providers.base import Provider, Reader
+from .providers.base import DEFAULT_TIMEOUT_S, Provider, Reader
 from .types import CacheMode, ChatRequest, Completion, ImageReply, ImageRequest, ImageResult, Kept, Provenance, Reply, StreamEvent, Timing
 from .wire.limiter import Limiter
 from .wire.retry import Retry
@@ -38,7 +38,6 @@ from .wire.steps import Emit, Join, Keep, Lookup, Read, Sleep, Steps, T
 
 __all__ = ["ChatQuestion", "ImageQuestion", "Policy", "Question", "ask", "exchange"]
 
-DEFAULT_TIMEOUT_S = 600.0
 DEFAULT_RETRY = Retry()
 
 ResultT = TypeVar("ResultT", Completion, ImageResult)
