@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.errors import ConfigError, JournalError
-from toolkit.monitor.events import CALL_COLUMNS, CallRecord, ErrorRecord, RunRecord
+from toolkit.monitor.events import CALL_COLUMNS, CallRecord, ErrorRecord, RunRecord, VoteRecord
 from toolkit.monitor.journal import SCHEMA_VERSION, Journal, JournalReader, flush_shared, open_journal
 
 EMPTY_CALL = CallRecord(**dict.fromkeys(CALL_COLUMNS))
@@ -500,3 +500,15 @@ def test_a_forked_child_writes_its_own_rows_and_leaves_the_parents_to_the_parent
         assert journal.flush()
     found = JournalReader(path).calls()["call_id"]
     assert len(found) == len(set(found)) == 75
+
+
+def test_a_vote_is_kept_with_its_run_and_found_by_the_runs_name(tmp_path):
+    vote = VoteRecord(1.0, "v-1", "r-1", "trial", "001", 0, "a-model", "b-model", "tie", "ann", "d1", 2.5)
+    journal = Journal(tmp_path / "j.sqlite")
+    journal.append(RunRecord("r-1", 0.0, "me", "trial", "{}"))
+    journal.append(vote)
+    assert journal.flush()
+    journal.close()
+    reader = JournalReader(tmp_path / "j.sqlite")
+    assert {name: values[0] for name, values in reader.votes(run="trial").items() if name != "row"} == vote._asdict()
+    assert reader.votes(run="another")["vote_id"] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["CALL_COLUMNS", "CallRecord", "ErrorRecord", "RunRecord"]
+__all__ = ["CALL_COLUMNS", "CallRecord", "ErrorRecord", "RunRecord", "VoteRecord"]
 
 
 class CallRecord(NamedTuple):
@@ -92,5 +92,26 @@ class RunRecord(NamedTuple):
     plan: str
 
 
-Row = CallRecord | ErrorRecord | RunRecord
+class VoteRecord(NamedTuple):
+    """Which of two answers a person or a judge preferred. ``model_a`` is the label of the answer shown first.
+
+    ``choice`` is ``"a"``, ``"b"``, ``"tie"``, ``"both_bad"`` or ``"skip"``; ``rater`` is a person's id, or ``"judge:"`` and a model.
+    ``answers`` identifies the two texts, so that a vote still counts when the same answers come from the cache in a later run.
+    """
+
+    at: float
+    vote_id: str
+    run_id: str
+    comparison: str
+    prompt_id: str
+    repeat: int
+    model_a: str
+    model_b: str
+    choice: str
+    rater: str
+    answers: str
+    seconds: float | None
+
+
+Row = CallRecord | ErrorRecord | RunRecord | VoteRecord
 AnyRow = tuple[Any, ...]  # a row as SQLite gives it back

@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 from .. import settings
 from ..errors import ConfigError, JournalError
-from .events import CallRecord, ErrorRecord, Row, RunRecord
+from .events import CallRecord, ErrorRecord, Row, RunRecord, VoteRecord
 
 __all__ = ["SCHEMA_VERSION", "Journal", "JournalReader", "Rows", "flush_shared", "open_journal", "opened_journal", "path_of"]
 
@@ -100,6 +100,7 @@ TABLES: dict[type, Table] = {
     CallRecord: Table("call", CallRecord, "call_id", ("at", "run_id", "error_fingerprint")),
     ErrorRecord: Table("error", ErrorRecord, "error_id", ("at", "run_id", "fingerprint")),
     RunRecord: Table("run", RunRecord, "run_id", ("at",)),
+    VoteRecord: Table("vote", VoteRecord, "vote_id", ("at", "run_id")),
 }
 _RECORDS = {record.__name__ for record in TABLES}
 _BY_NAME = {table.name: table for table in TABLES.values()}
@@ -304,7 +305,7 @@ class Journal:
 
 
 def _rows_of(item: Row | Rows) -> list[Row]:
-    rows = [item] if isinstance(item, CallRecord | ErrorRecord | RunRecord) else list(item.rows())
+    rows = [item] if isinstance(item, CallRecord | ErrorRecord | RunRecord | VoteRecord) else list(item.rows())
     if strangers := {type(row).__name__ for row in rows} - _RECORDS:
         raise TypeError(f"a journal keeps {', '.join(sorted(_RECORDS))}, not {', '.join(sorted(strangers))}")
     return rows
@@ -494,7 +495,7 @@ class JournalReader:
         return self.path.exists()
 
     def last_row(self, table: str = "call") -> int:
-        """Return the number of the newest row of ``call``, ``error`` or ``run``; 0 where there is none."""
+        """Return the number of the newest row of ``call``, ``error``, ``run`` or ``vote``; 0 where there is none."""
         if table not in _BY_NAME:
             raise ConfigError(f"no table {table!r} in a journal; there are {', '.join(_BY_NAME)}")
         with self._opened() as db:
@@ -548,6 +549,10 @@ class JournalReader:
     def runs(self) -> dict[str, list[Any]]:
         """Return the comparisons as column lists."""
         return self._select(TABLES[RunRecord])
+
+    def votes(self, run: str | None = None) -> dict[str, list[Any]]:
+        """Return votes as column lists; ``run`` is the id or the name of a comparison."""
+        return self._select(TABLES[VoteRecord], run=run)
 
     def call(self, call_id: str) -> dict[str, Any] | None:
         """Return one call as a dict, ``None`` where the journal does not have it."""
