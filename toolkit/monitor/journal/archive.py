@@ -187,13 +187,13 @@ def _move(db: Database, piece: Piece, part: Part, file: Path) -> None:
     )
     if deleted != part.rows or not file.exists():
         raise _OvertakenError
-    list_part(db, piece.table, piece.day, part)
+    list_part(db, piece.table, piece.day.isoformat(), part)
 
 
-def list_part(db: Database, table: Table, day: date, part: Part) -> None:
+def list_part(db: Database, table: Table, day: str, part: Part) -> None:
     db.change(
         "INSERT INTO part (file, rows, first_row, last_row, first_at, last_at, source, day) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [*part, table.name, day.isoformat()],
+        [*part, table.name, day],
     )
 
 

@@ -54,7 +54,9 @@ def merged(
 def scan_files(files: Sequence[Path], table: Table) -> pl.LazyFrame:
     """Return a lazy frame over Parquet files; what an older program did not know is null, what only a newer one knows is left out."""
     schema = schema_of(table)
-    return pl.scan_parquet(list(files), schema=schema, hive_partitioning=False, glob=False, missing_columns="insert", extra_columns="ignore")
+    return pl.scan_parquet(
+        list(files), schema=schema, hive_partitioning=False, glob=False, missing_columns="insert", extra_columns="ignore"
+    )
 
 
 def _lazy_rest(address: Address, wanted: Wanted, known: frozenset[Part], runs: tuple[str, ...]) -> pl.LazyFrame:
