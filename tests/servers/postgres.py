@@ -19,7 +19,7 @@ from servers.redis import free_port
 PASSWORD = "s3cr3t:w0rd/1"
 QUOTED_PASSWORD = "s3cr3t%3Aw0rd%2F1"
 PATIENCE_S = 60
-FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "40", "shared_buffers": "32MB"}
+FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "40", "shared_buffers": "32MB"}
 
 
 def programs() -> Path | None:
