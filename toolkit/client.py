@@ -19,7 +19,7 @@ from .errors import ConfigError, ToolkitError
 from .monitor.journal import Journal, open_journal
 from .monitor.outcomes import CallContext, Outcome
 from .monitor.redaction import guard_httpx
-from .pricing import Price
+from .pricing import Price, PriceBook, load_lists
 from .providers.base import Provider
 from .providers.key import ApiKey
 from .providers.registry import known_providers, provider_class, split_model
@@ -210,7 +210,7 @@ class Toolbox:
         record = self.journal.append if self.journal else lambda _outcome: None
         self.policy = Policy(
             retry=retry or Retry(),
-            prices=dict(prices or {}).get,
+            prices=PriceBook(prices),
             limiter=lambda provider: self.limiter(provider.name),
             record=record,
             record_content=settings.record_content(),
@@ -239,6 +239,7 @@ class Toolbox:
         key = self.api_keys.get(name) or kind.find_key()
         if kind.key_required and not key and not address:
             raise ConfigError(f"{name} needs a key: set {kind.key_var}, or give Client(api_keys={{{name!r}: ...}})")
+        load_lists(name)
         provider = kind(base_url=kind.read_address(address) if address else None, api_key=key)
         transport = provider.transport()
         if transport is not None:
@@ -351,7 +352,7 @@ class Client:
     retry : Retry, optional
         How often and how long to wait after an error that may pass.
     prices : mapping, optional
-        ``"provider/name"`` to ``Price``: your own table.
+        ``"provider/name"`` to ``Price``: your own table, which counts before what providers list and before the shipped table.
     aliases : mapping, optional
         Names of your own: ``{"small": "ollama/llama3.2:1b"}``.
     fallbacks : mapping, optional

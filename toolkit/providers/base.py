@@ -16,7 +16,7 @@ import httpx
 
 from .. import errors, settings
 from ..keys import Wire
-from ..pricing import Price
+from ..pricing import LOCAL, Price
 from ..types import ChatRequest, Health, ImageReply, ImageRequest, ModelInfo, PullProgress, Reply, StreamEvent, Usage
 from ..wire.retry import read_retry_after
 from ..wire.steps import Read, Send, Steps
@@ -156,8 +156,8 @@ class Provider:
         raise errors.ConfigError(f"{self.name} does not delete models; ollama does")
 
     def listed_price(self, model: str, usage: Usage, at: float) -> Price | None:
-        """What the service's own list, where it was read, asks for a call at a time (seconds since 1970); ``None`` where unknown."""
-        return None
+        """What the service's own list, where it was read, asks for a call at a time (seconds since 1970); ``None`` where unknown, nothing on one's own machine."""
+        return LOCAL if self.free else None
 
     def read_fault(self, data: Any) -> Fault:  # any JSON, or the text of a body that is none
         """What an error body says; some services say more, or say it elsewhere."""

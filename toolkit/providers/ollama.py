@@ -11,6 +11,7 @@ import httpx
 
 from ..errors import ConfigError, ProviderError, StreamInterrupted
 from ..keys import Wire
+from ..pricing import LOCAL, Price
 from ..types import ChatRequest, FinishReason, Health, ImagePart, Message, ModelInfo, PullProgress, Reply, StreamEvent, ToolCall, Usage
 from ..wire.fastjson import loads
 from ..wire.steps import Emit, Read, Steps
@@ -31,7 +32,6 @@ class Ollama(Provider):
     base_url = "http://127.0.0.1:11434"
     key_var = "OLLAMA_API_KEY"
     url_vars = ("OLLAMA_BASE_URL", "OLLAMA_HOST")
-    free = True
 
     @classmethod
     def read_address(cls, text: str) -> str:
@@ -85,6 +85,10 @@ class Ollama(Provider):
             yield from pull.show(lines.feed(chunk))
         yield from pull.show(lines.close())
         return pull.finish()
+
+    def listed_price(self, model: str, usage: Usage, at: float) -> Price | None:  # noqa: ARG002 - the same for all calls
+        """Nothing on one's own machine; a server hands models with ``cloud`` in their tag on to ollama.com, which asks for a subscription."""
+        return None if self.url.host == "ollama.com" or model.endswith((":cloud", "-cloud")) else LOCAL
 
     def delete_model(self, model: str) -> Steps[None]:
         yield from self.send(self.manage("DELETE", "/api/delete", model), model=model)
