@@ -612,7 +612,7 @@ class Client:
         return with_latency(health, time.perf_counter() - start)
 
     def pull_model(self, model: str) -> Iterator[PullProgress]:
-        """Download a model to its server; give the progress as it goes (Ollama).
+        """Download a model to its server; give the progress as it goes (Ollama, LM Studio).
 
         Examples
         --------
@@ -631,6 +631,61 @@ class Client:
         """
         provider, name = split_model(model)
         self._driver.run(self._tools.exchange(provider, lambda p: p.delete_model(name), name))
+
+    def show_model(self, model: str) -> ModelInfo:
+        """Return what a provider tells about one model; its own words are in ``detail``.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such model.
+
+        Examples
+        --------
+        >>> Client(cache=False, journal=False).show_model("embedded/ngram-2").id
+        'ngram-2'
+        """
+        provider, name = split_model(model)
+        found: ModelInfo = self._driver.run(self._tools.exchange(provider, lambda p: p.show_model(name), name))
+        return found
+
+    def load_model(self, model: str, *, context_tokens: int | None = None) -> float | None:
+        """Load a model into the memory of its server, so that no call's time holds that (Ollama, LM Studio).
+
+        Parameters
+        ----------
+        model : str
+        context_tokens : int, optional
+            How long prompt and answer may be together; by default what the server chooses, which differs between machines.
+
+        Returns
+        -------
+        float or None
+            Seconds it took by the server's clock, 0 where the model was there; ``None`` where it does not tell.
+
+        Raises
+        ------
+        NotFoundError
+            If the server has no such model.
+
+        Examples
+        --------
+        ``client.load_model("lmstudio/acme/alpine-4b", context_tokens=8192)``
+        """
+        provider, name = split_model(model)
+        took_s: float | None = self._driver.run(self._tools.exchange(provider, lambda p: p.load_model(name, context_tokens), name))
+        return took_s
+
+    def unload_model(self, model: str) -> None:
+        """Free the memory that a model takes on its server (Ollama, LM Studio).
+
+        Raises
+        ------
+        NotFoundError
+            If the server has no such model.
+        """
+        provider, name = split_model(model)
+        self._driver.run(self._tools.exchange(provider, lambda p: p.unload_model(name), name))
 
     def receipt(self, provider: str, generation_id: str) -> dict[str, float | str]:
         """Fetch what one call cost and how long it took, as the service tells some seconds afterwards (OpenRouter).
@@ -835,7 +890,7 @@ class AsyncClient:
         return with_latency(health, time.perf_counter() - start)
 
     async def pull_model(self, model: str) -> AsyncIterator[PullProgress]:
-        """Download a model to its server; give the progress as it goes (Ollama)."""
+        """Download a model to its server; give the progress as it goes (Ollama, LM Studio)."""
         provider, name = split_model(model)
         async for progress in self._driver.stream(self._tools.exchange(provider, lambda p: p.pull_model(name), name)):
             yield progress
@@ -844,6 +899,23 @@ class AsyncClient:
         """Delete a model from its server (Ollama)."""
         provider, name = split_model(model)
         await self._driver.run(self._tools.exchange(provider, lambda p: p.delete_model(name), name))
+
+    async def show_model(self, model: str) -> ModelInfo:
+        """Return what a provider tells about one model: see ``Client.show_model``."""
+        provider, name = split_model(model)
+        found: ModelInfo = await self._driver.run(self._tools.exchange(provider, lambda p: p.show_model(name), name))
+        return found
+
+    async def load_model(self, model: str, *, context_tokens: int | None = None) -> float | None:
+        """Load a model into the memory of its server: see ``Client.load_model``."""
+        provider, name = split_model(model)
+        took_s: float | None = await self._driver.run(self._tools.exchange(provider, lambda p: p.load_model(name, context_tokens), name))
+        return took_s
+
+    async def unload_model(self, model: str) -> None:
+        """Free the memory that a model takes on its server: see ``Client.unload_model``."""
+        provider, name = split_model(model)
+        await self._driver.run(self._tools.exchange(provider, lambda p: p.unload_model(name), name))
 
     async def receipt(self, provider: str, generation_id: str) -> dict[str, float | str]:
         """Fetch what one call cost and how long it took: see ``Client.receipt``."""

@@ -139,7 +139,7 @@ def installed(shipped: str) -> Source | None:
 
 def load_lists(provider: str) -> None:
     """Load the lists that a provider needs, if any: before its calls, so that no call's time holds it."""
-    if provider in LISTS or provider == "huggingface":
+    if provider in (*LISTS, "huggingface", "openai_compatible"):
         sources()
 
 
