@@ -330,9 +330,16 @@ def open_cache(cache: ResponseCache | bool | None) -> ResponseCache | None:
     return ResponseCache(settings.cache_folder(), url=settings.cache_url()) if cache else None
 
 
-def unwell(name: str, error: Exception) -> Health:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unwell(Health):
+    """The health of a provider that can't be used, with the type of the error that says so."""
+
+    error_type: str
+
+
+def unwell(name: str, error: Exception) -> Unwell:
     configured = not isinstance(error, ConfigError)
-    return Health(provider=name, ok=False, detail=str(error), configured=configured)
+    return Unwell(provider=name, ok=False, detail=str(error), configured=configured, error_type=type(error).__name__)
 
 
 class Client:
