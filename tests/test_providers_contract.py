@@ -302,6 +302,13 @@ def test_a_connection_closed_while_keep_alive_was_promised_is_replaced_silently(
         assert len(case.asked(server)) == 4
 
 
+def test_a_service_that_hangs_up_after_each_answer_is_connected_to_again(driver, case, stream):
+    with case.service(fault=changed(hang_up=True)).serve() as server:
+        options = asker(driver, case, server).options["client"]
+        answers = several(driver, options, f"{case.provider}/{case.model}", stream, 3)
+    assert [(answer.text, answer.attempts) for answer in answers] == [(TEXT, 1)] * 3
+
+
 def several(driver, options, model, stream, times):
     """Ask several times with one client."""
     if driver is Threads:
@@ -364,6 +371,8 @@ def test_whatever_an_error_body_is_made_of_its_words_are_found(driver, case, str
         ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
         ({"retry-after": "2"}, 2.0),
         ({"retry-after": "Wed, 21 Oct 2099 07:28:00 GMT"}, pytest.approx(2.3e9, rel=0.2)),
+        ({"retry-after": "0.25"}, 0.25),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, None),
         ({"retry-after": "soon"}, None),
         ({}, None),
     ],

@@ -234,6 +234,10 @@ DURATIONS = {
 }
 
 
+SHORT_PROMPT, MOST_CHARACTERS = 1_000, 8
+"""Natural text and code have 2 to 5 characters a token; of a prompt that was cut, the tokens that are left seem to hold twice that."""
+
+
 class OllamaReader(StreamReader[bytes]):
     """Reads the lines of ``/api/chat`` and ``/api/generate``, and their whole answers.
 
@@ -285,7 +289,14 @@ class OllamaReader(StreamReader[bytes]):
             output_tokens=count(data.get("eval_count")),
             cached_input_tokens=count(data.get("prompt_eval_cached_count")),
         )
-        self.reported |= renamed(data, DURATIONS) | speed(data)
+        self.reported |= renamed(data, DURATIONS) | speed(data) | self._cut_prompt()
+
+    def _cut_prompt(self) -> dict[str, float | str]:
+        """A prompt that does not fit loses its beginning, down to half of ``num_ctx``, with status 200 and no word about it."""
+        written, read = sum(len(message.text) for message in self.request.messages), self.usage.input_tokens
+        if not read or written < SHORT_PROMPT or written <= read * MOST_CHARACTERS:
+            return {}
+        return {"prompt_cut": f"{read} tokens were read of {written} characters: give extra={{'options': {{'num_ctx': ...}}}}"}
 
 
 def speed(data: Mapping[str, Any]) -> dict[str, float]:
