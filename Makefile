@@ -23,7 +23,7 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-unit: $(VENV)/.test
+unit: $(VENV)/.test $(VENV)/.npm
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile -q
 
 notebooks-check: $(VENV)/.test
@@ -38,6 +38,14 @@ bench: $(VENV)/.test
 lock: $(BIN)/uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
 	$(PYTHON) scripts/write_environment.py
+
+# Servers to test against that come from npm; without it their tests are skipped, which CI forbids.
+$(VENV)/.npm: tests/foreign/package-lock.json | $(VENV)/.test
+	@if command -v npm >/dev/null; then \
+		mkdir -p $(VENV)/npm && cp tests/foreign/package.json tests/foreign/package-lock.json $(VENV)/npm/ && \
+		npm ci --prefix $(VENV)/npm --ignore-scripts --no-audit --no-fund --loglevel=error; \
+	fi
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,7 +14,7 @@ ROWS = [
     {"call", "transports", "routing"},
     {"drive"},
     {"client"},
-    {"comparison"},
+    {"comparison", "doctor"},
     {"defaults", "testing", "journal_commands"},
     {"cli"},
 ]

@@ -44,11 +44,14 @@ __all__ = [
     "generate_text",
     "health_check",
     "list_models",
+    "load_model",
     "monitor",
     "pull_model",
+    "show_model",
     "stats",
     "stream_text",
     "testing",
+    "unload_model",
 ]
 
 if TYPE_CHECKING:
@@ -56,7 +59,20 @@ if TYPE_CHECKING:
     from .client import AsyncClient, Client
     from .comparison.comparison import Comparison
     from .comparison.grid import Model
-    from .defaults import acompare, compare, delete_model, generate_image, generate_text, health_check, list_models, pull_model, stream_text
+    from .defaults import (
+        acompare,
+        compare,
+        delete_model,
+        generate_image,
+        generate_text,
+        health_check,
+        list_models,
+        load_model,
+        pull_model,
+        show_model,
+        stream_text,
+        unload_model,
+    )
     from .pricing import Price
     from .types import (
         Completion,
@@ -110,8 +126,11 @@ HOMES = {
             "generate_text",
             "health_check",
             "list_models",
+            "load_model",
             "pull_model",
+            "show_model",
             "stream_text",
+            "unload_model",
         ),
         "defaults",
     ),
