@@ -119,7 +119,7 @@ class Outcome:
         }
         return ErrorRecord(
             at=self.at,
-            error_id=uuid.uuid4().hex,
+            error_id=uuid.uuid5(uuid.NAMESPACE_OID, self.call_id).hex,  # the same in the journal and wherever it is exported to
             call_id=self.call_id,
             run_id=self.context.run_id,
             process=process_name(),
