@@ -74,7 +74,6 @@ class SentryExporter:
             include_local_variables=False,
             include_source_context=False,
             attach_stacktrace=False,
-            send_default_pii=False,
             max_breadcrumbs=0,
             auto_session_tracking=False,
             send_client_reports=False,
