@@ -50,6 +50,10 @@ class Errand:
         self.done = threading.Event()
         self.result = False
 
+    def wait(self, timeout_s: float) -> bool:
+        """Return whether it went well in time."""
+        return self.done.wait(timeout_s) and self.result
+
 
 class Outlet:
     """Hands records to an exporter. ``put`` never blocks and never raises; ``lost`` counts what could not be handed over.
@@ -91,28 +95,27 @@ class Outlet:
         if self._asleep:
             self._rouse()
 
-    def flush(self, timeout_s: float) -> bool:
-        """Export what was put before and have the exporter send it; return whether that went well in time."""
-        return self._run(lambda: self.exporter.flush(timeout_s), timeout_s)
+    def flush(self, timeout_s: float) -> Errand:
+        """Begin to export what was put before and to have the exporter send it; the errand that comes back can be waited for."""
+        return self._order(lambda: self.exporter.flush(timeout_s))
 
-    def close(self, timeout_s: float) -> bool:
-        """Flush and close the exporter; return whether that went well in time."""
-        return self._run(lambda: self._close_exporter(timeout_s), timeout_s)
+    def close(self, timeout_s: float) -> Errand:
+        """Begin to flush and then to close the exporter; the errand that comes back can be waited for."""
+        return self._order(lambda: self._close_exporter(timeout_s))
 
     def _close_exporter(self, timeout_s: float) -> bool:
-        sent = self.exporter.flush(timeout_s)
-        self._closed = True
-        self.exporter.close()
-        return sent
+        try:
+            return self.exporter.flush(timeout_s)
+        finally:
+            self._closed = True
+            self.exporter.close()
 
-    def _run(self, act: Callable[[], bool], timeout_s: float) -> bool:
-        if self._closed:
-            return True
+    def _order(self, act: Callable[[], bool]) -> Errand:
         errand = Errand(act)
         self._items.append(errand)
         self._hurry.set()
         self._rouse()
-        return errand.done.wait(timeout_s) and errand.result
+        return errand
 
     def _rouse(self) -> None:
         with self._starting:
@@ -178,9 +181,11 @@ class Outlet:
         errand.done.set()
 
     def _lose(self, records: int, trouble: str, *arguments: object, exc_info: bool = False) -> None:
-        self.lost += records
-        if trouble not in self._complained:
+        with self._starting:
+            self.lost += records
+            known = trouble in self._complained
             self._complained.add(trouble)
+        if not known:
             _log.warning(f"the exporter %s {trouble}", self.name, *arguments, exc_info=exc_info)
 
 

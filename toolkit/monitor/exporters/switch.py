@@ -104,8 +104,8 @@ def flush_exports(timeout_s: float = 10.0) -> bool:
     True
     """
     deadline = time.monotonic() + timeout_s
-    sent = [outlet.flush(max(deadline - time.monotonic(), 0.0)) for outlet in _switch.outlets]
-    return all(sent)
+    errands = [outlet.flush(timeout_s) for outlet in _switch.outlets]  # all at once: one may be slow
+    return all(errand.wait(max(deadline - time.monotonic(), 0.0)) for errand in errands)
 
 
 def switch_on_as_set() -> None:
@@ -196,8 +196,9 @@ def _given(exporter: Exporter) -> Outlet:
 
 def _close(outlets: tuple[Outlet, ...], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
-    for outlet in outlets:
-        if not outlet.close(max(deadline - time.monotonic(), 0.1)):
+    errands = [outlet.close(timeout_s) for outlet in outlets]
+    for outlet, errand in zip(outlets, errands):
+        if not errand.wait(max(deadline - time.monotonic(), 0.0)):
             _log.warning("the exporter %s did not send everything in %g s", outlet.name, timeout_s)
 
 
