@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -478,17 +479,31 @@ def test_series_are_bounded_and_no_call_is_lost():
 
 def test_a_port_that_is_taken_is_warned_about_and_breaks_nothing(said):
     first = PrometheusExporter(port=0)
-    second = PrometheusExporter(port=first.port)
+    second, taken = PrometheusExporter(port=first.port), first.port
     assert second.port is None
     monitor.export_to(first, second)
     tk.generate_text("scripted/echo", "Hello")
     assert monitor.flush_exports()
     assert values(scraped(first), "toolkit_calls_total") == [1]
     assert any("TOOLKIT_METRICS_PORT" in line for line in said())
-    monitor.export_to()
-    third = PrometheusExporter(port=first.port)
-    assert third.port == first.port, "a closed exporter lets go of its port"
-    third.close()
+    monitor.export_to(second)
+    tk.generate_text("scripted/echo", "Hello again", cache=False)
+    assert monitor.flush_exports()
+    assert second.port == taken, "what is closed lets go of its port, and who waits for it takes it"
+    assert values(scraped(second), "toolkit_calls_total") == [2]
+
+
+def test_a_cell_that_switches_on_twice_keeps_its_page_and_its_counts(monkeypatch, said):
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    monkeypatch.setenv("TOOLKIT_METRICS_PORT", str(port))
+    for _ in range(2):
+        monitor.export_to("prometheus")
+        tk.generate_text("scripted/echo", "Hello", cache=False)
+    assert monitor.flush_exports()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as response:
+        assert values(response.read().decode(), "toolkit_calls_total") == [2]
+    assert said() == []
 
 
 @pytest.mark.parametrize("port", ["http", "70000", "-1"])

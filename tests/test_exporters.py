@@ -162,7 +162,7 @@ def test_the_environment_is_heeded_by_the_first_client_unless_the_program_decide
         tk.generate_text("scripted/echo", "now the environment does")
 
 
-@pytest.mark.parametrize("wrong", ["statsd", "", "OTEL "])
+@pytest.mark.parametrize("wrong", ["statsd", "", "OTEL ", "Keeper"])
 def test_an_unknown_name_lists_the_known_ones(keeper, wrong):
     with pytest.raises(ConfigError, match="otel, prometheus, sentry"):
         monitor.export_to(wrong)
@@ -177,11 +177,28 @@ def test_what_is_no_exporter_is_refused(wrong):
         monitor.export_to(wrong)
 
 
+def test_what_is_named_again_goes_on_as_it_is(keeper):
+    tk.generate_text("scripted/echo", "one")
+    monitor.export_to(keeper, keeper)
+    tk.generate_text("scripted/echo", "two")
+    other = Keeper()
+    monitor.export_to(other, keeper)
+    tk.generate_text("scripted/echo", "three")
+    monitor.export_to(other)
+    assert (len(keeper.records), keeper.closed, len(keeper.threads)) == (3, 1, 1)
+    assert monitor.flush_exports()
+    assert (len(other.records), other.closed) == (1, 0)
+
+
 def test_those_made_before_one_that_can_t_be_made_are_closed_again():
     first = Keeper()
     with pytest.raises(ConfigError):
         monitor.export_to(first, "nonsense")
     assert first.closed == 1
+    monitor.export_to(running := Keeper())
+    with pytest.raises(ConfigError):
+        monitor.export_to(running, "nonsense")
+    assert running.closed == 0
 
 
 def test_a_missing_extra_is_named():

@@ -28,7 +28,7 @@ _log = logging.getLogger("toolkit.exporters")
 class PrometheusExporter:
     """Counts calls and serves the counts for Prometheus to read, at ``http://127.0.0.1:PORT/metrics``.
 
-    Where the port is taken (a second notebook, say) there is one warning, and nothing is served from this process.
+    Where the port is taken (by another notebook, say) there is one warning, and the page comes with the next call after it is free.
 
     Parameters
     ----------
@@ -50,20 +50,32 @@ class PrometheusExporter:
         self._metrics = Metrics(self.registry)
         self._models = Few(models)
         self._types = Few(TYPES)
-        self._pid = os.getpid()
-        chosen = settings.metrics_port() if port is None else port
+        self._host = host
+        self._wanted = settings.metrics_port() if port is None else port
+        self._pid = 0
+        self._warned = False
         self.port: int | None = None
-        """Where the page is; ``None`` where the port was taken."""
+        """Where the page is; ``None`` as long as the port is taken."""
+        self._serve()
+
+    def _serve(self) -> None:
         try:
-            self._server, self._thread = start_http_server(chosen, addr=host, registry=self.registry)
-            self.port = self._server.server_port
+            self._server, self._thread = start_http_server(self._wanted, addr=self._host, registry=self.registry)
         except OSError as error:
-            _log.warning(
-                "port %d is taken (%s): this process serves no /metrics; choose another in TOOLKIT_METRICS_PORT", chosen, error.strerror
-            )
+            self._warn(error)
+        else:
+            self.port, self._pid = self._server.server_port, os.getpid()
+
+    def _warn(self, error: OSError) -> None:
+        if not self._warned:
+            self._warned = True
+            trouble = "port %d can't be had (%s): /metrics is not served until it is free; choose another in TOOLKIT_METRICS_PORT"
+            _log.warning(trouble, self._wanted, error.strerror)
 
     def export(self, records: Sequence[CallExport | ErrorRecord]) -> None:
         """Count them."""
+        if self.port is None:
+            self._serve()
         for record in records:
             if isinstance(record, CallExport):
                 provider, model = self._models.kept((record.call.provider, record.call.model)) or (OTHER, OTHER)

@@ -42,7 +42,9 @@ class _Switch(Locked):
         self.decided = False  # by the program or, once, by the environment
 
     def replace(self, outlets: tuple[Outlet, ...]) -> tuple[Outlet, ...]:
-        old, self.outlets = self.outlets, outlets
+        """Switch on these and no others; return those that were on and are not any more, for closing."""
+        old = tuple(outlet for outlet in self.outlets if outlet not in outlets)
+        self.outlets = outlets
         self.follows_spans = any(getattr(outlet.exporter, "follows_spans", False) for outlet in outlets)
         self.decided = True
         if outlets and (multiprocessing := sys.modules.get("multiprocessing.util")) is not None:
@@ -57,8 +59,9 @@ _switch = _Switch()
 def export_to(*exporters: str | Exporter) -> None:
     """Send every call of this process, and every tracked error, to these exporters, and to no others.
 
-    Without any, exporting ends; what still waits is sent before this returns, for five seconds at most. ``TOOLKIT_EXPORTERS`` (names with
-    commas between) does the same at the first client, unless this was called before.
+    What was on and is named again goes on as it is, so that a notebook's cell can be run twice. Without any, exporting ends. Of what is
+    switched off, what still waits is sent before this returns, for five seconds at most. ``TOOLKIT_EXPORTERS`` (names with commas between)
+    does the same at the first client, unless this was called before.
 
     Parameters
     ----------
@@ -90,9 +93,8 @@ def export_to(*exporters: str | Exporter) -> None:
     (True, 1)
     >>> tk.monitor.export_to()
     """
-    outlets = tuple(_made(exporters))
     with _switch._lock:
-        _close(_switch.replace(outlets), EXIT_S)
+        _close(_switch.replace(_made(exporters)), EXIT_S)
 
 
 def flush_exports(timeout_s: float = 10.0) -> bool:
@@ -121,7 +123,7 @@ def switch_on_as_set() -> None:
     names = settings.exporters()
     with _switch._lock:
         if not _switch.decided:
-            _switch.replace(tuple(_made(names)))
+            _switch.replace(_made(names))
 
 
 def reset() -> None:
@@ -165,16 +167,23 @@ def _current_span() -> object:
     return context if context.is_valid else None
 
 
-def _made(exporters: tuple[str | Exporter, ...]) -> list[Outlet]:
-    """Make outlets of names and objects; where one can't be made, those made before it are closed again."""
-    made: list[Outlet] = []
+def _made(exporters: tuple[str | Exporter, ...]) -> tuple[Outlet, ...]:
+    """Make outlets of names and objects, but for those that are on; where one can't be made, those made before it are closed again."""
+    found: list[Outlet] = []
     try:
         for each in exporters:
-            made.append(_named(each) if isinstance(each, str) else _given(each))
+            running = next((outlet for outlet in (*found, *_switch.outlets) if _is_of(outlet, each)), None)
+            found.append(running or (_named(each) if isinstance(each, str) else _given(each)))
     except BaseException:
-        _close(tuple(made), EXIT_S)
+        _close(tuple(outlet for outlet in found if outlet not in _switch.outlets), EXIT_S)
         raise
-    return made
+    return tuple(dict.fromkeys(found))
+
+
+def _is_of(outlet: Outlet, exporter: str | Exporter) -> bool:
+    if isinstance(exporter, str):
+        return exporter in EXPORTERS and outlet.name == exporter
+    return outlet.exporter is exporter
 
 
 def _named(name: str) -> Outlet:
