@@ -493,6 +493,16 @@ def test_a_port_that_is_taken_is_warned_about_and_breaks_nothing(said):
     assert values(scraped(second), "toolkit_calls_total") == [2]
 
 
+def test_the_environment_switches_on_several(monkeypatch, sentry, collector):
+    monkeypatch.setenv("TOOLKIT_EXPORTERS", "otel, Sentry,prometheus")
+    monkeypatch.setenv("TOOLKIT_METRICS_PORT", "0")
+    with pytest.raises(tk.errors.NotFoundError):
+        tk.generate_text("scripted/nobody", "Hello")
+    assert monitor.flush_exports()
+    assert [span["name"] for span in collector.spans()] == ["chat nobody"]
+    assert [event["tags"]["llm.model"] for event in sentry.events] == ["nobody"]
+
+
 def test_a_cell_that_switches_on_twice_keeps_its_page_and_its_counts(monkeypatch, said):
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]

@@ -338,6 +338,18 @@ def test_a_script_that_just_ends_has_sent_everything():
     assert done.stdout.endswith("closed\n")
 
 
+def test_where_no_thread_can_be_started_the_end_sends_all_the_same():
+    keeper = Keeper()
+    outlet = Outlet("kept", keeper)
+    before = threading.stack_size(1 << 46)  # more than there is: no thread starts
+    try:
+        outlet.put(Told(error_row()))
+        assert outlet.close(PATIENCE_S).wait(0)
+    finally:
+        threading.stack_size(before)
+    assert (len(keeper.records), keeper.closed, keeper.threads) == (1, 1, {threading.main_thread()})
+
+
 def test_a_forked_child_sends_its_own_calls_and_not_its_parent_s(keeper):
     hanging = Hanging()
     monitor.export_to(hanging, keeper)

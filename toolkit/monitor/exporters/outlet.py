@@ -115,6 +115,8 @@ class Outlet:
         self._items.append(errand)
         self._hurry.set()
         self._rouse()
+        if self._thread is None and not self._closed:  # none can be started: the interpreter is shutting down, say, and it is now or never
+            self._export_waiting()
         return errand
 
     def _rouse(self) -> None:
