@@ -23,7 +23,7 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-unit: $(VENV)/.test $(VENV)/.npm
+unit: $(VENV)/.test $(VENV)/.npm $(VENV)/.agent
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile -q
 
 notebooks-check: $(VENV)/.test
@@ -57,6 +57,12 @@ $(BIN)/uv:
 
 $(VENV)/.demo: $(BIN)/uv pyproject.toml requirements.lock
 	$(INSTALL) --editable '.[dashboard,notebook]'
+	@touch $@
+
+# The OTLP receiver that exporters are tested against needs an older opentelemetry-proto than the exporter does.
+$(VENV)/.agent: $(BIN)/uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/agent
+	$(BIN)/uv pip install --quiet --python $(VENV)/agent/bin/python ddapm-test-agent==1.69.1
 	@touch $@
 
 $(VENV)/.test: $(BIN)/uv pyproject.toml requirements.lock

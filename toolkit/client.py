@@ -16,6 +16,7 @@ from .cache.tiers import ResponseCache
 from .call import ChatQuestion, ImageQuestion, Policy, ask, exchange
 from .drive import AsyncDriver, LoopWatch, ThreadDriver
 from .errors import ConfigError, ToolkitError
+from .monitor.exporters.switch import exporting, switch_on_as_set
 from .monitor.journal import Journal, open_journal
 from .monitor.outcomes import CallContext, Outcome
 from .monitor.redaction import guard_httpx
@@ -207,12 +208,12 @@ class Toolbox:
         self.journal = (
             open_journal(journal if isinstance(journal, str) else None) if journal is True or isinstance(journal, str) else journal
         )
-        record = self.journal.append if self.journal else lambda _outcome: None
+        switch_on_as_set()
         self.policy = Policy(
             retry=retry or Retry(),
             prices=PriceBook(prices),
             limiter=lambda provider: self.limiter(provider.name),
-            record=record,
+            record=exporting(self.journal.append if self.journal else None),
             record_content=settings.record_content(),
             stalled=stalled,
         )

@@ -18,6 +18,7 @@ from .comparison.run import Run, arun, run
 from .comparison.scorers import Scorer, read_scorers
 from .errors import ConfigError
 from .monitor.events import RunRecord
+from .monitor.exporters import switch as exporters
 from .monitor.journal import Journal
 from .monitor.outcomes import process_name
 from .types import CacheMode
@@ -72,12 +73,13 @@ def async_client() -> AsyncClient:
 
 
 def reset() -> None:
-    """Forget the process-wide clients: the next call reads the environment anew."""
+    """Forget the process-wide clients and exporters: the next call reads the environment anew."""
     global _client, _async_client
     with _lock:
         old, _client, _async_client = _client, None, None
     if old is not None:
         old.close()
+    exporters.reset()
 
 
 def on_default_client(method: Callable[Concatenate[Client, P], R]) -> Callable[P, R]:

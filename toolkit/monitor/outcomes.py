@@ -9,7 +9,7 @@ import socket
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from ..types import ChatRequest, Completion, ImageRequest, ImageResult, Timing
 from .events import CallRecord, ErrorRecord
@@ -99,7 +99,7 @@ class Outcome:
             saved_s=done.saved_s if done else None,
             price_date=done.price_date if done else None,
             request_id=done.request_id if done else getattr(self.error, "request_id", None),
-            base_url=redact_text(self.base_url) if self.base_url else self.base_url,
+            base_url=shown_address(self.base_url) if self.base_url else self.base_url,
             key=self.key,
             reported=json.dumps(dict(done.reported)) if done and done.reported else None,
             prompt_sha256=hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest(),
@@ -119,7 +119,7 @@ class Outcome:
         }
         return ErrorRecord(
             at=self.at,
-            error_id=uuid.uuid4().hex,
+            error_id=uuid.uuid5(uuid.NAMESPACE_OID, self.call_id).hex,  # the same in the journal and wherever it is exported to
             call_id=self.call_id,
             run_id=self.context.run_id,
             process=process_name(),
@@ -129,6 +129,10 @@ class Outcome:
             stack=stack_of(error),
             context=json.dumps(redact(facts)),
         )
+
+
+shown_address = lru_cache(maxsize=256)(redact_text)
+"""There are few addresses and many calls, and looking for secrets is a tenth of making a row."""
 
 
 def answer_bytes(done: Completion | ImageResult | None) -> int | None:

@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from ..errors import ConfigError, ProviderError
 from .events import ErrorRecord
+from .exporters.switch import tell_error
 from .fingerprints import fingerprint
 from .forks import Locked
 from .frames import FrameFunction, TidyTable
@@ -24,7 +25,7 @@ from .outcomes import process_name
 from .redaction import message_of, redact, stack_of
 from .wrapping import watched
 
-__all__ = ["ErrorReport", "ErrorTracker", "Sink", "error_record", "error_tracker", "keep_in_journal", "with_error_tracking"]
+__all__ = ["ErrorReport", "ErrorTracker", "Sink", "error_record", "error_tracker", "pass_on", "with_error_tracking"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -243,16 +244,18 @@ def error_record(report: ErrorReport) -> ErrorRecord:
     )
 
 
-def keep_in_journal(report: ErrorReport, error: BaseException) -> None:
-    """Append a report to the journal of the settings, where this process has it open already; a tracker never makes one.
+def pass_on(report: ErrorReport, error: BaseException) -> None:
+    """Tell the exporters of a report, and the journal of the settings where this process has it open; a tracker never makes one.
 
     An error of a call is left out: the client has recorded it with its call.
     """
     if isinstance(error, ProviderError):
         return
+    record = error_record(report)
     journal = opened_journal()
     if journal is not None:
-        journal.append(error_record(report))
+        journal.append(record)
+    tell_error(record)
 
 
 # Errors on their way up through tracked functions, with who has reported them: each is reported once.
@@ -295,8 +298,8 @@ class _Passage:
         return any(tracker is self._tracker and passed is error for tracker, passed in _passing.get() or ())
 
 
-error_tracker = ErrorTracker(keep_in_journal)
-"""The error tracker of this process; its reports also go to the journal, where one is open."""
+error_tracker = ErrorTracker(pass_on)
+"""The error tracker of this process; its reports also go to the journal, where one is open, and to the exporters."""
 
 
 @overload
