@@ -247,4 +247,4 @@ def end(state: Run, name: str | None, journal: Journal | None) -> Comparison:
 
     if journal is not None:
         journal.flush()
-    return Comparison(state, name=name)
+    return Comparison(state, name=name, journal=journal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,9 +13,12 @@ from ..errors import ConfigError
 from ..hints import next_step
 from ..monitor import frames
 from ..monitor.events import CALL_COLUMNS, CallRecord
+from ..monitor.journal import Journal
 from ..render import escape, html_page, html_table, seconds, text_table, usd
+from .pairings import Pairing, chosen_labels, pairings
 from .run import Run
 from .verdict import verdict
+from .votes import Ballot, BallotBox, vote_frame
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -63,7 +67,7 @@ class Comparison:
     'Hello'
     """
 
-    def __init__(self, run: Run, *, name: str | None = None) -> None:
+    def __init__(self, run: Run, *, name: str | None = None, journal: Journal | None = None) -> None:
         self._plan = run.plan
         self._records = dict(run.done)
         self._scores = dict(run.scores)
@@ -72,6 +76,7 @@ class Comparison:
         self.name = name or run.run_id
         self.stopped = not run.finished
         self.elapsed_s = run.elapsed_s
+        self._box = BallotBox(journal)
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
@@ -298,6 +303,51 @@ class Comparison:
         """
         known = [name for name in frames.METRICS if name in self.frame] + self._scorers
         return verdict(self.frame, self.models, metric, known=known, correction=correction, alpha=alpha, kind=kind)
+
+    # --- votes -------------------------------------------------------------------------------------------------------
+
+    def ballot(self, *, rater: str, n: int | None = None, models: Sequence[str] | None = None, seed: int | None = None) -> Ballot:
+        """Return a blind vote of one rater on these answers: what ``vote()`` draws, for a surface of your own.
+
+        Parameters
+        ----------
+        rater : str
+            Who votes; one who comes back goes on where they left off.
+        n : int, optional
+            Ask at most so many; by default about every two different answers to the same prompt.
+        models : list of str, optional
+            Labels to choose from; all by default.
+        seed : int, optional
+            Of the order and the sides.
+
+        Returns
+        -------
+        Ballot
+            ``.current`` is the prompt and the two answers, ``.cast(choice)`` votes (``a b tie both_bad skip``), ``.progress``.
+
+        Raises
+        ------
+        ConfigError
+            For a wrong argument, fewer than two models, or if no two answers differ.
+        """
+        labels = chosen_labels(self.models, models, "a vote")
+        there = pairings(self._plan, self._records, labels)
+        return Ballot(there, self._box, rater=rater, comparison=self.name, run_id=self.run_id, n=n, seed=seed)
+
+    def votes(self) -> pd.DataFrame:
+        """Return the votes of people and judges on these answers, also those cast in other sessions and runs.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a vote: ``at`` (UTC) ``rater kind`` (``person`` or ``judge``) ``prompt_id repeat model_a`` (shown first) ``model_b choice``
+            (``a b tie both_bad skip``) ``winner`` (a label, missing where there is none) ``seconds vote_id run_id comparison answers``.
+        """
+        return vote_frame(self._box.votes_on(self._pairings))
+
+    @cached_property
+    def _pairings(self) -> list[Pairing]:
+        return list(pairings(self._plan, self._records))
 
     def plot_latency(self) -> go.Figure:
         """Return a Plotly figure: the share of live calls answered within a time, a line a model.
