@@ -23,6 +23,7 @@ __all__ = [
     "Image",
     "ImagePart",
     "ImageResult",
+    "Judge",
     "Message",
     "Model",
     "ModelInfo",
@@ -44,8 +45,10 @@ __all__ = [
     "generate_text",
     "health_check",
     "list_models",
+    "load_comparison",
     "monitor",
     "pull_model",
+    "replay",
     "stats",
     "stream_text",
     "testing",
@@ -54,8 +57,10 @@ __all__ = [
 if TYPE_CHECKING:
     from . import cache, charts, errors, monitor, stats, testing
     from .client import AsyncClient, Client
+    from .comparison.capsule import load_comparison, replay
     from .comparison.comparison import Comparison
     from .comparison.grid import Model
+    from .comparison.judge import Judge
     from .defaults import acompare, compare, delete_model, generate_image, generate_text, health_check, list_models, pull_model, stream_text
     from .pricing import Price
     from .types import (
@@ -80,9 +85,12 @@ HOMES = {
     "AsyncClient": "client",
     "Client": "client",
     "Comparison": "comparison.comparison",
+    "Judge": "comparison.judge",
     "Model": "comparison.grid",
     "Price": "pricing",
     "Retry": "wire.retry",
+    "load_comparison": "comparison.capsule",
+    "replay": "comparison.capsule",
     **dict.fromkeys(
         (
             "Completion",

@@ -39,6 +39,11 @@ class Pairing:
         return digest(canonical([self.prompt, sorted([self.text_a, self.text_b])]))
 
     @property
+    def reference_text(self) -> str | None:
+        """The reference as a judge reads it."""
+        return None if self.reference is None else str(self.reference)
+
+    @property
     def models(self) -> frozenset[str]:
         return frozenset((self.model_a, self.model_b))
 
