@@ -75,7 +75,8 @@ def test_ties_count_half_and_are_told():
 
 
 @pytest.mark.parametrize(
-    "nonsense", ["I like A", "", '{"verdict": "C"}', '{"winner": "A"}', "[]", '{"verdict": ["A"]}', '"A"', 'Sure! {"verdict": "A"}', "[" * 20_000]
+    "nonsense",
+    ["I like A", "", '{"verdict": "C"}', '{"winner": "A"}', "[]", '{"verdict": ["A"]}', '"A"', 'Sure! {"verdict": "A"}', "[" * 20_000],
 )
 def test_a_verdict_is_read_strictly(nonsense):
     result = compared(lambda prompt, _body: nonsense or " ", prompts=PROMPTS[:1])
@@ -93,7 +94,10 @@ def test_nonsense_is_a_row_and_one_warning_and_costs_nothing_else(caplog):
     assert said["choice"].isna().sum() == 2
     assert "A is nicer!" in said.loc[said["choice"].isna(), "judge_error"].iloc[0]
     assert sum("verdicts" in record.getMessage() for record in caplog.records) == 1
-    assert result.frame.set_index(["prompt_id", "label"])["judge"].isna().groupby("prompt_id").all().tolist() == [False] * 3 + [True] + [False] * 2
+    assert (
+        result.frame.set_index(["prompt_id", "label"])["judge"].isna().groupby("prompt_id").all().tolist()
+        == [False] * 3 + [True] + [False] * 2
+    )
     assert (result.frame["status"] == "ok").all()
     assert len(result.votes()) == 10
 

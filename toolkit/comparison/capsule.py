@@ -12,10 +12,11 @@ from ..cache.base import MISS
 from ..cache.tiers import ResponseCache
 from ..client import Options
 from ..errors import ConfigError
-from ..monitor.events import CallRecord
+from ..monitor.events import CallRecord, VoteRecord
 from ..monitor.redaction import redact_text
 from ..types import ImagePart, Message, TextPart
 from .grid import Plan, Question, Variant
+from .judge import Judgement
 from .pairings import pairings
 from .progress import Progress, watcher_for
 from .run import Run
@@ -196,10 +197,9 @@ def scrubbed(content: Content) -> Content:
         name=clean(content.name),
         plan=plan,
         records=records,
-        votes=tuple(vote._replace(answers=renamed.get(vote.answers, vote.answers)) for vote in content.votes),
+        votes=tuple(VoteRecord(*map(clean, vote))._replace(answers=renamed.get(vote.answers, vote.answers)) for vote in content.votes),
         judgements=tuple(
-            said._replace(answers=renamed.get(said.answers, said.answers), reason=clean(said.reason), judge_error=clean(said.judge_error))
-            for said in content.judgements
+            Judgement(*map(clean, said))._replace(answers=renamed.get(said.answers, said.answers)) for said in content.judgements
         ),
     )
 
