@@ -220,6 +220,14 @@ def test_a_judge_among_the_judged_is_warned_about(caplog):
     result = tk.compare(["scripted/vain", models()[1]], PROMPTS, judge="scripted/vain")
     assert sum("prefer their own" in record.getMessage() for record in caplog.records) == 1
     assert result.judge_report()["judges_itself"].tolist() == [True]
+    result.judge(tk.Model("scripted/vain", label="strict"))
+    assert result.judge_report()["judges_itself"].tolist() == [True, True]
+
+
+def test_a_notebook_shows_how_far_the_judge_can_be_trusted():
+    shown = compared(fair)._repr_html_()
+    assert "chose the first place in 50% (25% to 75%)" in shown
+    assert "in both orders in 100% of 6 pairs" in shown
 
 
 def test_judging_later_gives_the_same_as_judging_at_once():
@@ -264,9 +272,12 @@ def test_a_wrong_judge_is_told_before_anything_is_asked(names, judge, told):
 
 
 def test_a_scorer_may_not_be_called_judge():
-    result = tk.compare(models(), PROMPTS[:1], scorers={"judge": lambda completion, reference: 1})
+    scorers = {"judge": lambda completion, reference: 1}
     with pytest.raises(ConfigError, match="another name"):
-        result.judge("scripted/judge")
+        tk.compare(models(), PROMPTS, scorers=scorers, judge="scripted/judge")
+    assert JournalReader().last_row() == 0
+    with pytest.raises(ConfigError, match="another name"):
+        tk.compare(models(), PROMPTS[:1], scorers=scorers).judge("scripted/judge")
 
 
 def test_an_error_of_the_call_is_no_verdict():

@@ -188,7 +188,7 @@ def compare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or globals()["client"]()
-    judge = check_judge(judge, plan)
+    judge = check_judge(judge, plan, scorers)
     state = begin(plan, name, concurrency, asker.journal, scorers)
     with watcher_for(progress, state) as watch:
         run(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
@@ -235,7 +235,7 @@ async def acompare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or async_client()
-    judge = check_judge(judge, plan)
+    judge = check_judge(judge, plan, scorers)
     state = begin(plan, name, concurrency, asker.journal, scorers)
     with watcher_for(progress, state, stoppable=True) as watch:
         try:
@@ -261,8 +261,8 @@ def begin(plan: Plan, name: str | None, concurrency: int, journal: Journal | Non
     return state
 
 
-def check_judge(judge: str | Model | Judge | None, plan: Plan) -> Judge | None:
-    return None if judge is None else read_judge(judge, plan.labels)
+def check_judge(judge: str | Model | Judge | None, plan: Plan, scorers: Scorers) -> Judge | None:
+    return None if judge is None else read_judge(judge, plan.labels, scorers=read_scorers(scorers))
 
 
 @contextlib.contextmanager

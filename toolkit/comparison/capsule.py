@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from ..cache.base import MISS
 from ..cache.tiers import ResponseCache
 from ..client import Options
-from ..errors import ConfigError
+from ..errors import ConfigError, ToolkitError
 from ..monitor.events import CallRecord, VoteRecord
+from ..monitor.journal import Journal, open_journal
 from ..monitor.redaction import redact_text
 from ..types import ImagePart, Message, TextPart
 from .grid import Plan, Question, Variant
@@ -40,7 +41,7 @@ class Moment(NamedTuple):
 
 
 def load_comparison(path: str | os.PathLike[str]) -> Comparison:
-    """Return a comparison that was saved: its tables, votes and plots, without asking anybody.
+    """Return a comparison that was saved: its tables, votes and plots, without asking anybody. New votes go to this machine's journal.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def load_comparison(path: str | os.PathLike[str]) -> Comparison:
     from .comparison import Comparison  # pandas comes with it
 
     content, streams = read(path)
-    return Comparison._restore(content, streams or {})
+    return Comparison._restore(content, streams or {}, own_journal())
 
 
 def replay(
@@ -79,7 +80,7 @@ def replay(
     """Play a capsule back, offline, to the same frame.
 
     The rows are those of the recording, with their times and their provenance: what was ``live`` then is ``live`` in them, so that
-    latencies, verdicts and plots come out as they did. Nothing is asked and nothing is written.
+    latencies, verdicts and plots come out as they did. Nothing is asked, and nothing written before you vote.
 
     Parameters
     ----------
@@ -141,7 +142,15 @@ def replay(
             if watch is not None:
                 watch(moment)
             look(state)
-    return Comparison._restore(content._replace(records=state.done), streams)
+    return Comparison._restore(content._replace(records=state.done), streams, own_journal())
+
+
+def own_journal() -> Journal | None:
+    """Where votes on a comparison from a file go: this machine's journal, if there can be one."""
+    try:
+        return open_journal()
+    except ToolkitError:
+        return None
 
 
 def moments(records: Mapping[int, CallRecord], streams: Mapping[int, Stream]) -> list[tuple[Moment, int]]:

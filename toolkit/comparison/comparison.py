@@ -18,7 +18,7 @@ from . import answers, capsule, plots, saved
 from .diff import Diff
 from .grid import Model
 from .judge import METRIC, Judge, Judgement, ajudge_pairings, judge_pairings, judge_scores, read_judge, votes_of
-from .judge_tables import judge_report, judgement_frame
+from .judge_tables import judge_report, judge_sentences, judgement_frame
 from .measured import Measured
 from .pairings import Pairing, chosen_labels, pairings
 from .progress import Progress
@@ -278,9 +278,8 @@ class Comparison(Measured):
         return self._take_judgements(read, said)
 
     def _read_judge(self, judge: object) -> Judge:
-        if METRIC in self._scorers and not self._judgements:
-            raise ConfigError("a scorer of this comparison is called 'judge', as the judge's column would be; give the scorer another name")
-        return read_judge(judge, self.models, [variant.name for variant in self._plan.variants])
+        scorers = [] if self._judgements else self._scorers
+        return read_judge(judge, self.models, scorers=scorers, names=[variant.name for variant in self._plan.variants])
 
     def _take_judgements(self, judge: Judge, said: Sequence[Judgement]) -> pd.DataFrame:
         self._judgements = [one for one in self._judgements if one.rater != judge.rater] + list(said)
@@ -304,7 +303,7 @@ class Comparison(Measured):
         Returns
         -------
         pandas.DataFrame
-            A row a judge, pair, prompt, repeat and order: ``rater prompt_id repeat``, ``order`` (0: as the models stand in ``models``),
+            A row a judge, pair, prompt, repeat and order: ``rater model prompt_id repeat``, ``order`` (0: as the models stand in ``models``),
             ``model_a`` (shown first) ``model_b``, ``choice`` (``a b tie``, missing where ``judge_error`` says why), ``winner reason
             judge_error``, ``provenance latency_s cost_usd saved_usd`` of the judge's call (no provenance: the answers were the same, so
             nothing was asked and it is a tie) and ``answers``.
@@ -322,8 +321,7 @@ class Comparison(Measured):
             mid-p that a model wins as often shown first as shown second. ``pairs`` judged in both orders, ``agreement`` (the share
             with the same outcome) and ``kappa`` (Cohen's). ``judges_itself``; ``cost_usd`` (missing where unknown) and ``saved_usd``.
         """
-        names = {Judge(variant.name).rater for variant in self._plan.variants}
-        return judge_report(self._judgements, names, confidence)
+        return judge_report(self._judgements, {variant.name for variant in self._plan.variants}, confidence)
 
     # --- plots -------------------------------------------------------------------------------------------------------
 
@@ -458,13 +456,13 @@ class Comparison(Measured):
         )
 
     @classmethod
-    def _restore(cls, content: saved.Content, streams: Mapping[int, saved.Stream]) -> Comparison:
+    def _restore(cls, content: saved.Content, streams: Mapping[int, saved.Stream], journal: Journal | None) -> Comparison:
         """Make a comparison of what a file holds."""
         run = Run(plan=content.plan, run_id=content.run_id, done=dict(content.records))
         restored = cls(run, name=content.name)
         restored._scorers, restored.elapsed_s = list(content.scorers), content.elapsed_s
         restored._scores = {index: dict(scores) for index, scores in content.scores.items()}
-        restored._box = BallotBox(None, content.votes)
+        restored._box = BallotBox(journal, content.votes)
         restored._judgements = list(content.judgements)
         restored._streams = dict(streams)
         return restored
@@ -518,7 +516,8 @@ class Comparison(Measured):
     def _repr_html_(self) -> str:
         stopped = f" It was stopped: {self.missing} calls are missing; run it again to ask them." if self.missing else ""
         title = f"<b>{escape(self.name)}</b> <span class='muted'>{escape(self.cached_sentence())}.{escape(stopped)}</span>"
-        return html_page(title, html_table(self.SHOWN, self._shown_rows()))
+        judges = "".join(f'<div class="muted">{escape(line)}</div>' for line in judge_sentences(self.judge_report()))
+        return html_page(title, html_table(self.SHOWN, self._shown_rows()), judges)
 
 
 def shown_interval(low: float, high: float) -> str:

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -53,7 +53,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A model that judges answers, two at a time.
+    """A model that judges answers, two at a time; of a prompt with pictures it sees the words.
 
     Parameters
     ----------
@@ -96,6 +96,7 @@ class Judgement(NamedTuple):
     """What a judge said of two answers; ``model_a`` was shown first. Without a ``choice``, ``judge_error`` says why there is none."""
 
     rater: str
+    model: str
     prompt_id: str
     repeat: int
     order: int
@@ -119,17 +120,19 @@ class Showing(NamedTuple):
     order: int
 
 
-def read_judge(judge: Any, labels: Sequence[str], names: Sequence[str] = ()) -> Judge:  # what a user gave us
+def read_judge(judge: Any, labels: Sequence[str], *, scorers: Iterable[str], names: Sequence[str] = ()) -> Judge:  # what a user gave us
     """Read ``judge=``, and warn if the judge is one of the models (``names``) it judges.
 
     Raises
     ------
     ConfigError
-        If it is no model, or there are fewer than two to judge.
+        If it is no model, there are fewer than two to judge, or a scorer has its name.
     """
     read = judge if isinstance(judge, Judge) else Judge(judge) if isinstance(judge, str | Model) else None
     if read is None or not isinstance(read.model, str | Model):
         raise ConfigError(f"judge= takes a model's name, tk.Model or tk.Judge, not {type(judge).__name__}")
+    if METRIC in scorers:
+        raise ConfigError("a scorer is called 'judge', as the judge's column would be; give the scorer another name")
     if len(labels) < 2:
         raise ConfigError("a judge needs at least two models to compare; add one, or leave judge= out")
     read.variant(structured=False)  # an unknown provider is told now
@@ -170,13 +173,14 @@ async def ajudge_pairings(
         while True:
             try:
                 with watcher_for(progress, state, stoppable=True) as watch:
-                    await arun(client, state, concurrency=concurrency, cache=cache, stream=False, watch=watch)
+                    try:
+                        await arun(client, state, concurrency=concurrency, cache=cache, stream=False, watch=watch)
+                    except asyncio.CancelledError:
+                        if not in_notebook():
+                            raise
+                        # That was the kernel's interrupt: what is finished counts.
             except ConfigError as error:
                 state = passes.throw(error)
-            except asyncio.CancelledError:
-                if not in_notebook():
-                    raise
-                state = next(passes)  # the kernel's interrupt: what is finished counts
             else:
                 state = next(passes)
     except StopIteration as end:
@@ -200,7 +204,7 @@ def judging(judge: Judge, pairs: Sequence[Pairing], run_id: str) -> Generator[Ru
             continue  # the provider has no schema=
         records.update((waiting[index], row) for index, row in state.done.items())
         waiting = [] if state.stopped else [i for i in waiting if refused(records[i])]
-    said = [read_row(judge.rater, showing, records.get(i)) for i, showing in enumerate(showings) if showing.pairing.alike or i in records]
+    said = [read_row(judge, showing, records.get(i)) for i, showing in enumerate(showings) if showing.pairing.alike or i in records]
     if bad := [row for row in said if row.judge_error]:
         _log.warning(
             "%d of %d verdicts of %s can't be used (comparison.judgements() has them); the first: %s",
@@ -237,12 +241,13 @@ def question_text(pairing: Pairing, rubric: str) -> str:
 # --- reading ---------------------------------------------------------------------------------------------------------------
 
 
-def read_row(rater: str, showing: Showing, row: CallRecord | None) -> Judgement:
+def read_row(judge: Judge, showing: Showing, row: CallRecord | None) -> Judgement:
     """Make a judgement of a call, or of two answers that are alike and were not asked about."""
     pairing = showing.pairing
     choice, reason, problem = ("tie", "the answers are the same", None) if row is None else read_verdict(row)
     return Judgement(
-        rater=rater,
+        rater=judge.rater,
+        model=judge.name,
         prompt_id=pairing.prompt_id,
         repeat=pairing.repeat,
         order=showing.order,

@@ -10,12 +10,13 @@ import pandas as pd
 
 from .. import stats
 from ..monitor import frames
+from ..render import usd
 from .judge import Judgement
 
-__all__ = ["judge_report", "judgement_frame"]
+__all__ = ["judge_report", "judge_sentences", "judgement_frame"]
 
 KINDS: dict[str, type] = {
-    "rater": str, "prompt_id": str, "repeat": int, "order": int, "model_a": str, "model_b": str, "choice": str, "winner": str,
+    "rater": str, "model": str, "prompt_id": str, "repeat": int, "order": int, "model_a": str, "model_b": str, "choice": str, "winner": str,
     "reason": str, "judge_error": str, "provenance": str, "latency_s": float, "cost_usd": float, "saved_usd": float, "answers": str,
 }  # fmt: skip
 
@@ -26,14 +27,14 @@ def judgement_frame(judgements: Sequence[Judgement]) -> pd.DataFrame:
     return frames.to_pandas(frames.TidyTable(dict(zip(KINDS, columns)), KINDS))
 
 
-def judge_report(judgements: Sequence[Judgement], own: Collection[str], confidence: float) -> pd.DataFrame:
-    """See ``Comparison.judge_report``; ``own`` are the raters that judged themselves."""
+def judge_report(judgements: Sequence[Judgement], judged: Collection[str], confidence: float) -> pd.DataFrame:
+    """See ``Comparison.judge_report``; ``judged`` are the names of the models that were judged."""
     raters = list(dict.fromkeys(said.rater for said in judgements))
-    rows = [report_row(rater, [said for said in judgements if said.rater == rater], rater in own, confidence) for rater in raters]
-    return pd.DataFrame(rows, columns=list(report_row("", [], False, confidence))).set_index("rater")
+    rows = [report_row(rater, [said for said in judgements if said.rater == rater], judged, confidence) for rater in raters]
+    return pd.DataFrame(rows, columns=list(report_row("", [], (), confidence))).set_index("rater")
 
 
-def report_row(rater: str, said: Sequence[Judgement], own: bool, confidence: float) -> dict[str, Any]:
+def report_row(rater: str, said: Sequence[Judgement], judged: Collection[str], confidence: float) -> dict[str, Any]:
     asked = [one for one in said if one.provenance is not None]
     good = [one for one in asked if one.choice is not None]
     decided = [one for one in good if one.choice != "tie"]
@@ -54,7 +55,7 @@ def report_row(rater: str, said: Sequence[Judgement], own: bool, confidence: flo
         "pairs": len(pairs),
         "agreement": sum(same) / len(same) if same else math.nan,
         "kappa": stats.cohen_kappa([outcome(one) for one, _ in pairs], [outcome(other) for _, other in pairs]) if pairs else math.nan,
-        "judges_itself": own,
+        "judges_itself": any(one.model in judged for one in said),
         "cost_usd": math.nan if any(one.cost_usd is None for one in said) else math.fsum(one.cost_usd or 0.0 for one in said),
         "saved_usd": math.fsum(one.saved_usd or 0.0 for one in said),
     }
@@ -84,3 +85,18 @@ def place_p(pairs: Sequence[tuple[Judgement, Judgement]]) -> float:
     shown_first = [outcome(one) == "first" for one, _ in decided]
     shown_second = [outcome(other) == "first" for _, other in decided]
     return stats.paired_test(shown_first, shown_second, kind="mcnemar").p
+
+
+def judge_sentences(report: pd.DataFrame) -> list[str]:
+    """The rows of a report in words."""
+    rows: dict[Any, dict[Any, Any]] = report.to_dict("index")  # by rater and column, each value of its own type
+    return [sentence(rater, row) for rater, row in rows.items()]
+
+
+def sentence(rater: str, row: dict[Any, Any]) -> str:
+    place = f"chose the first place in {row['first_share']:.0%}" if not math.isnan(row["first_share"]) else "decided nothing"
+    bounds = f" ({row['first_low']:.0%} to {row['first_high']:.0%})" if not math.isnan(row["first_share"]) else ""
+    agreed = f", agreed with itself in both orders in {row['agreement']:.0%} of {row['pairs']:,} pairs" if row["pairs"] else ""
+    failed = f", gave no verdict {row['failed']:,} times" if row["failed"] else ""
+    own = "; it is one of the models it judged" if row["judges_itself"] else ""
+    return f"{rater} {place}{bounds}{agreed}{failed}, and cost {usd(row['cost_usd'])}{own}."

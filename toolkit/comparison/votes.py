@@ -79,7 +79,7 @@ class BallotBox:
         """Return the votes on these answers, from whichever run; of a rater's votes on the same two answers the last one counts."""
         wanted = {(pairing.answers, pairing.models) for pairing in pairings}
         found: dict[tuple[Any, ...], VoteRecord] = {}
-        for vote in (*self._journaled(), *self._cast):
+        for vote in sorted((*self._journaled(), *self._cast), key=lambda vote: vote.at):
             if (vote.answers, frozenset((vote.model_a, vote.model_b))) in wanted:
                 where = subject(vote)
                 found.pop(where, None)  # the later one stands where it was cast
@@ -140,10 +140,11 @@ class Ballot:
     Examples
     --------
     >>> import toolkit as tk
-    >>> result = tk.compare(["embedded/ngram-2", "embedded/ngram-3"], ["The for statement"], seed=1, max_tokens=8)
+    >>> from toolkit.testing import script
+    >>> result = tk.compare(["scripted/echo", script("lima", ["Lima."])], ["Capital of Peru?"])
     >>> ballot = result.ballot(rater="ann")
     >>> ballot.current.prompt, ballot.progress
-    ('The for statement', Progress(done=0, total=1))
+    ('Capital of Peru?', Progress(done=0, total=1))
     >>> ballot.cast("tie")
     >>> ballot.current is None, ballot.progress
     (True, Progress(done=1, total=1))
