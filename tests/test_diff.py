@@ -77,7 +77,7 @@ def test_twenty_rows_a_page_and_the_others_fold_without_a_script():
     assert html.count("<details>") == 2
     assert re.findall(r"<summary>(.*?)</summary>", html) == ["prompts 21 to 40", "prompts 41 to 45"]
     assert "<script" not in html
-    assert html.split("<details>")[0].count("<tr><td>") == 20
+    assert html.split("<details>")[0].count("<tr><td") == 20
 
 
 def test_a_very_long_table_says_how_to_find_the_rest():

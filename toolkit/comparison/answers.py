@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..errors import ConfigError
 from ..monitor.events import CallRecord
-from ..render import escape, html_page
+from ..render import escape, html_cell, html_page
 from .diff import Diff, marked_html, word_pieces
 from .grid import Plan
 
@@ -44,13 +44,13 @@ class SideBySide(pd.DataFrame):
         return html_page(pages[0] if pages else self._page(head, []), *folded, more)
 
     def _page(self, head: str, rows: Sequence[Sequence[Any]]) -> str:
-        body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in self._cells(row))}</tr>" for row in rows)
+        body = "".join(f"<tr>{''.join(self._cells(row))}</tr>" for row in rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     def _cells(self, row: Sequence[Any]) -> list[str]:
         prompt_id, prompt, first, *others = ("" if cell is None or cell != cell else str(cell) for cell in row)
-        shown = [marked_html(word_pieces(first, other)) if self.marked else escape(other) for other in others]
-        return [escape(prompt_id), escape(prompt), escape(first), *shown]
+        shown = [f"<td>{marked_html(word_pieces(first, other))}</td>" if self.marked else html_cell(other) for other in others]
+        return [html_cell(prompt_id), html_cell(prompt), html_cell(first), *shown]
 
 
 def side_by_side(plan: Plan, records: Mapping[int, CallRecord], only: str | None, search: str | None, repeat: int) -> SideBySide:

@@ -203,7 +203,7 @@ def judging(judge: Judge, pairs: Sequence[Pairing], run_id: str) -> Generator[Ru
                 raise
             continue  # the provider has no schema=
         records.update((waiting[index], row) for index, row in state.done.items())
-        waiting = [] if state.stopped else [i for i in waiting if refused(records[i])]
+        waiting = [] if state.stopped else [i for i in waiting if i in records and refused(records[i])]
     said = [read_row(judge, showing, records.get(i)) for i, showing in enumerate(showings) if showing.pairing.alike or i in records]
     if bad := [row for row in said if row.judge_error]:
         _log.warning(

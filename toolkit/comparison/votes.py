@@ -68,6 +68,8 @@ class BallotBox:
     def put(self, votes: Sequence[VoteRecord]) -> bool:
         """Keep votes, on disk before this returns; return whether they are there."""
         self._cast += votes
+        if not votes:
+            return True
         if self._journal is None:
             self._warn_once()
             return False
