@@ -11,7 +11,7 @@ import toolkit as tk
 from toolkit.comparison.judge import read_verdict
 from toolkit.errors import ConfigError
 from toolkit.monitor.journal import JournalReader
-from toolkit.testing import Failure, script
+from toolkit.testing import Answer, Failure, script
 
 ANSWER = r"\[ANSWER {0} (\w+)\]\n(.*?)\n\[/ANSWER {0} \1\]"
 PROMPTS = [f"question {i}" for i in range(6)]
@@ -287,3 +287,22 @@ def test_an_error_of_the_call_is_no_verdict():
         None,
         "[ServerError] down",
     )
+
+
+def test_the_awaitable_twin_asks_without_a_schema_where_there_is_none():
+    async def main():
+        async with tk.AsyncClient() as client:
+            return await tk.acompare(models(), PROMPTS[:1], judge=tk.Model("embedded/ngram-2", max_tokens=4), client=client)
+
+    assert asyncio.run(main()).judgements()["judge_error"].str.contains("did not answer with a verdict").all()
+
+
+def test_judging_that_is_stopped_keeps_what_is_finished_and_goes_on_when_asked_again():
+    script("judge", lambda prompt, body: Answer(fair(prompt, body), first_token_s=0.15))
+    result = tk.compare(models(), PROMPTS)
+    assert 0 < len(result.judge("scripted/judge", concurrency=1, progress=lambda run: run.stop())) < 12
+    script("judge", fair)
+    again = result.judge("scripted/judge")
+    assert len(again) == 12
+    assert "replayed" in set(again["provenance"])
+    assert len(result.votes()) == 12
