@@ -36,7 +36,8 @@ FIXTURES = [
 @contextlib.contextmanager
 def process(command: Sequence[str], log: Path) -> Iterator[str]:
     """Run a server until the end of the block; give the address that it prints once it listens."""
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log.open("wb"), stderr=subprocess.STDOUT)
+    with log.open("wb") as output:
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     try:
         yield address_in(log, server)
     finally:
