@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from .client import AsyncClient, Client, Options
 from .comparison.grid import Model, Plan, build_plan
 from .comparison.progress import Progress, in_notebook, watcher_for
-from .comparison.run import Run, arun, run
+from .comparison.run import Rule, Run, arun, run
 from .comparison.scorers import Scorer, read_scorers
 from .errors import ConfigError
 from .monitor.events import RunRecord
@@ -232,10 +232,10 @@ async def acompare(
     return end(state, name, asker.journal)
 
 
-def begin(plan: Plan, name: str | None, concurrency: int, journal: Journal | None, scorers: Scorers) -> Run:
+def begin(plan: Plan, name: str | None, concurrency: int, journal: Journal | None, scorers: Scorers, rules: Sequence[Rule] = ()) -> Run:
     if not isinstance(concurrency, int) or concurrency < 1:
         raise ConfigError(f"concurrency={concurrency!r}: at least one call at a time")
-    state = Run(plan=plan, run_id=uuid.uuid4().hex[:16], scorers=read_scorers(scorers))
+    state = Run(plan=plan, run_id=uuid.uuid4().hex[:16], scorers=read_scorers(scorers), rules=rules)
     if journal is not None:
         process = process_name()
         journal.append(RunRecord(run_id=state.run_id, at=time.time(), process=process, name=name or "", plan=plan.describe()))

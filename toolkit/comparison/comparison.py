@@ -51,7 +51,9 @@ class Comparison:
     models : list of str
         The labels, in the order given.
     stopped : bool
-        Whether cells are missing because it was interrupted.
+        Whether cells are missing because it was interrupted or a rule stopped it.
+    stopped_because : str or None
+        The rule's reason.
 
     Examples
     --------
@@ -71,6 +73,7 @@ class Comparison:
         self.run_id = run.run_id
         self.name = name or run.run_id
         self.stopped = not run.finished
+        self.stopped_because = run.stopped_because
         self.elapsed_s = run.elapsed_s
 
     # --- rows --------------------------------------------------------------------------------------------------------
@@ -358,7 +361,8 @@ class Comparison:
         return text_table(self.SHOWN, self._shown_rows())
 
     def _repr_html_(self) -> str:
-        stopped = f" It was stopped: {self.missing} calls are missing; run it again to ask them." if self.missing else ""
+        why = f" because {self.stopped_because}" if self.stopped_because else ""
+        stopped = f" It was stopped{why}: {self.missing} calls are missing; run it again to ask them." if self.missing else ""
         title = f"<b>{escape(self.name)}</b> <span class='muted'>{escape(self.cached_sentence())}.{escape(stopped)}</span>"
         return html_page(title, html_table(self.SHOWN, self._shown_rows()))
 

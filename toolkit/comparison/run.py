@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..client import AsyncClient, Client
@@ -18,7 +18,7 @@ from ..types import CacheMode, Completion
 from .grid import Cell, Plan
 from .scorers import Scorer, score
 
-__all__ = ["Run", "Watcher", "arun", "run"]
+__all__ = ["Rule", "Run", "Watcher", "arun", "run"]
 
 TICK_S = 0.1
 """How often a waiting cell looks up: an interrupt is not seen in between (ipykernel issues 881 and 1239)."""
@@ -30,6 +30,12 @@ _log = logging.getLogger(__name__)
 
 Watcher = Callable[["Run"], None]
 """Told at every tick; draws a bar or a table, and may call ``run.stop()``."""
+
+Rule = Callable[["Run"], str | None]
+"""Looked at whenever a row or a score has arrived, one thread at a time; a reason, in words for the user, stops the run.
+
+No further call is begun then, so that at most what was under way goes beyond a limit; those calls are left to end and are rows.
+"""
 
 
 @dataclass(slots=True)
@@ -46,9 +52,13 @@ class Run:
     """The same rows as they came in, so that a watcher can go on from where it was."""
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     scores: dict[int, dict[str, float]] = field(default_factory=dict)
+    rules: Sequence[Rule] = ()
     stopped: bool = False
+    stopped_because: str | None = None
+    """The reason that a rule gave."""
     fatal: BaseException | None = None
     started: float = field(default_factory=time.perf_counter)
+    _ruling: threading.Lock = field(default_factory=threading.Lock)
 
     def stop(self) -> None:
         """Start no further call."""
@@ -69,6 +79,7 @@ class Run:
             row = outcome.call_row(content=True)
             self.done[cell.index] = row
             self.rows.append(row)
+            self.check_rules()
 
         return take
 
@@ -81,6 +92,17 @@ class Run:
             except Exception as exc:  # noqa: BLE001 - a user's code
                 scores[name] = math.nan
                 _log.warning("the scorer %s failed on prompt %s: %s: %s", name, cell.question.prompt_id, type(exc).__name__, exc)
+        self.check_rules()
+
+    def check_rules(self) -> None:
+        """Stop the run where a rule says so; the first reason counts."""
+        if not self.rules:
+            return
+        with self._ruling:
+            if self.stopped_because is None:
+                self.stopped_because = next((reason for rule in self.rules if (reason := rule(self)) is not None), None)
+        if self.stopped_because is not None:
+            self.stop()
 
     def context(self, cell: Cell) -> dict[str, str | int]:
         return {"label": cell.variant.label, "run_id": self.run_id, "prompt_id": cell.question.prompt_id, "repeat": cell.repeat}
@@ -163,7 +185,7 @@ async def arun(client: AsyncClient, state: Run, *, concurrency: int, cache: Cach
     tasks = {asyncio.create_task(work()) for _ in range(min(concurrency, len(state.plan)))}
     try:
         pending = tasks
-        while pending and not state.stopped:
+        while pending and (not state.stopped or state.stopped_because is not None):  # a rule's stop lets calls under way end
             ended, pending = await asyncio.wait(pending, timeout=TICK_S, return_when=asyncio.FIRST_EXCEPTION)
             for task in ended:
                 task.result()
