@@ -40,6 +40,7 @@ __all__ = [
     "compare",
     "delete_model",
     "errors",
+    "estimate_cost",
     "generate_image",
     "generate_text",
     "health_check",
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from .client import AsyncClient, Client
     from .comparison.comparison import Comparison
     from .comparison.grid import Model
-    from .defaults import acompare, compare, delete_model, generate_image, generate_text, health_check, list_models, pull_model, stream_text
+    from .defaults import acompare, compare, delete_model, estimate_cost, generate_image, generate_text, health_check, list_models, pull_model, stream_text
     from .pricing import Price
     from .types import (
         Completion,
@@ -106,6 +107,7 @@ HOMES = {
             "acompare",
             "compare",
             "delete_model",
+            "estimate_cost",
             "generate_image",
             "generate_text",
             "health_check",

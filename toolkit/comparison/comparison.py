@@ -54,6 +54,8 @@ class Comparison:
         Whether cells are missing because it was interrupted or a rule stopped it.
     stopped_because : str or None
         The rule's reason.
+    until_metric : str or None
+        What ``until="decided"`` looked at.
 
     Examples
     --------
@@ -74,6 +76,7 @@ class Comparison:
         self.name = name or run.run_id
         self.stopped = not run.finished
         self.stopped_because = run.stopped_because
+        self.until_metric = run.until_metric
         self.elapsed_s = run.elapsed_s
 
     # --- rows --------------------------------------------------------------------------------------------------------
@@ -262,7 +265,7 @@ class Comparison:
         *,
         correction: Literal["holm", "bh", "bonferroni"] = "holm",
         alpha: float = 0.05,
-        kind: Literal["auto", "mean", "mcnemar", "wilcoxon"] = "auto",
+        kind: Literal["auto", "mean", "mcnemar", "wilcoxon", "sequential"] = "auto",
     ) -> pd.DataFrame:
         """Say for each two models whether they differ, by how much, and how sure that is: on the same prompts, pair by pair.
 
@@ -276,7 +279,8 @@ class Comparison:
         alpha : float
             A pair is decided when its adjusted p-value is below; intervals have the confidence ``1 - alpha``.
         kind : str
-            See ``toolkit.stats.paired_test``.
+            See ``toolkit.stats.paired_test``, or ``sequential``: see ``toolkit.stats.sequential_test``. By default ``sequential`` for the
+            metric that ``until="decided"`` looked at, since a test for one look would claim too much there.
 
         Returns
         -------
@@ -300,7 +304,8 @@ class Comparison:
         [True]
         """
         known = [name for name in frames.METRICS if name in self.frame] + self._scorers
-        return verdict(self.frame, self.models, metric, known=known, correction=correction, alpha=alpha, kind=kind)
+        chosen = "sequential" if kind == "auto" and metric == self.until_metric else kind
+        return verdict(self.frame, self.models, metric, known=known, correction=correction, alpha=alpha, kind=chosen)
 
     def plot_latency(self) -> go.Figure:
         """Return a Plotly figure: the share of live calls answered within a time, a line a model.

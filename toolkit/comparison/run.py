@@ -56,6 +56,8 @@ class Run:
     stopped: bool = False
     stopped_because: str | None = None
     """The reason that a rule gave."""
+    until_metric: str | None = None
+    """What a rule looks at after every prompt, so that a test for one look would claim too much."""
     fatal: BaseException | None = None
     started: float = field(default_factory=time.perf_counter)
     _ruling: threading.Lock = field(default_factory=threading.Lock)
