@@ -45,11 +45,14 @@ __all__ = [
     "generate_text",
     "health_check",
     "list_models",
+    "load_model",
     "monitor",
     "pull_model",
+    "show_model",
     "stats",
     "stream_text",
     "testing",
+    "unload_model",
 ]
 
 if TYPE_CHECKING:
@@ -57,7 +60,21 @@ if TYPE_CHECKING:
     from .client import AsyncClient, Client
     from .comparison.comparison import Comparison
     from .comparison.grid import Model
-    from .defaults import acompare, compare, delete_model, estimate_cost, generate_image, generate_text, health_check, list_models, pull_model, stream_text
+    from .defaults import (
+        acompare,
+        compare,
+        delete_model,
+        estimate_cost,
+        generate_image,
+        generate_text,
+        health_check,
+        list_models,
+        load_model,
+        pull_model,
+        show_model,
+        stream_text,
+        unload_model,
+    )
     from .pricing import Price
     from .types import (
         Completion,
@@ -112,8 +129,11 @@ HOMES = {
             "generate_text",
             "health_check",
             "list_models",
+            "load_model",
             "pull_model",
+            "show_model",
             "stream_text",
+            "unload_model",
         ),
         "defaults",
     ),

@@ -20,7 +20,7 @@ from .keys import key_of
 from .monitor.journal import Journal, open_journal
 from .monitor.outcomes import CallContext, Outcome
 from .monitor.redaction import guard_httpx
-from .pricing import Price
+from .pricing import Price, PriceBook, load_lists
 from .providers.base import Provider
 from .providers.key import ApiKey
 from .providers.registry import known_providers, provider_class, split_model
@@ -211,7 +211,7 @@ class Toolbox:
         record = self.journal.append if self.journal else lambda _outcome: None
         self.policy = Policy(
             retry=retry or Retry(),
-            prices=dict(prices or {}).get,
+            prices=PriceBook(prices),
             limiter=lambda provider: self.limiter(provider.name),
             record=record,
             record_content=settings.record_content(),
@@ -240,6 +240,7 @@ class Toolbox:
         key = self.api_keys.get(name) or kind.find_key()
         if kind.key_required and not key and not address:
             raise ConfigError(f"{name} needs a key: set {kind.key_var}, or give Client(api_keys={{{name!r}: ...}})")
+        load_lists(name)
         provider = kind(base_url=kind.read_address(address) if address else None, api_key=key)
         transport = provider.transport()
         if transport is not None:
@@ -364,7 +365,7 @@ class Client:
     retry : Retry, optional
         How often and how long to wait after an error that may pass.
     prices : mapping, optional
-        ``"provider/name"`` to ``Price``: your own table.
+        ``"provider/name"`` to ``Price``: your own table, which counts before what providers list and before the shipped table.
     aliases : mapping, optional
         Names of your own: ``{"small": "ollama/llama3.2:1b"}``.
     fallbacks : mapping, optional
@@ -624,7 +625,7 @@ class Client:
         return with_latency(health, time.perf_counter() - start)
 
     def pull_model(self, model: str) -> Iterator[PullProgress]:
-        """Download a model to its server; give the progress as it goes (Ollama).
+        """Download a model to its server; give the progress as it goes (Ollama, LM Studio).
 
         Examples
         --------
@@ -668,6 +669,61 @@ class Client:
             For an unknown provider or a missing key.
         """
         return self._tools.price(model)
+
+    def show_model(self, model: str) -> ModelInfo:
+        """Return what a provider tells about one model; its own words are in ``detail``.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such model.
+
+        Examples
+        --------
+        >>> Client(cache=False, journal=False).show_model("embedded/ngram-2").id
+        'ngram-2'
+        """
+        provider, name = split_model(model)
+        found: ModelInfo = self._driver.run(self._tools.exchange(provider, lambda p: p.show_model(name), name))
+        return found
+
+    def load_model(self, model: str, *, context_tokens: int | None = None) -> float | None:
+        """Load a model into the memory of its server, so that no call's time holds that (Ollama, LM Studio).
+
+        Parameters
+        ----------
+        model : str
+        context_tokens : int, optional
+            How long prompt and answer may be together; by default what the server chooses, which differs between machines.
+
+        Returns
+        -------
+        float or None
+            Seconds it took by the server's clock, 0 where the model was there; ``None`` where it does not tell.
+
+        Raises
+        ------
+        NotFoundError
+            If the server has no such model.
+
+        Examples
+        --------
+        ``client.load_model("lmstudio/acme/alpine-4b", context_tokens=8192)``
+        """
+        provider, name = split_model(model)
+        took_s: float | None = self._driver.run(self._tools.exchange(provider, lambda p: p.load_model(name, context_tokens), name))
+        return took_s
+
+    def unload_model(self, model: str) -> None:
+        """Free the memory that a model takes on its server (Ollama, LM Studio).
+
+        Raises
+        ------
+        NotFoundError
+            If the server has no such model.
+        """
+        provider, name = split_model(model)
+        self._driver.run(self._tools.exchange(provider, lambda p: p.unload_model(name), name))
 
     def receipt(self, provider: str, generation_id: str) -> dict[str, float | str]:
         """Fetch what one call cost and how long it took, as the service tells some seconds afterwards (OpenRouter).
@@ -872,7 +928,7 @@ class AsyncClient:
         return with_latency(health, time.perf_counter() - start)
 
     async def pull_model(self, model: str) -> AsyncIterator[PullProgress]:
-        """Download a model to its server; give the progress as it goes (Ollama)."""
+        """Download a model to its server; give the progress as it goes (Ollama, LM Studio)."""
         provider, name = split_model(model)
         async for progress in self._driver.stream(self._tools.exchange(provider, lambda p: p.pull_model(name), name)):
             yield progress
@@ -881,6 +937,23 @@ class AsyncClient:
         """Delete a model from its server (Ollama)."""
         provider, name = split_model(model)
         await self._driver.run(self._tools.exchange(provider, lambda p: p.delete_model(name), name))
+
+    async def show_model(self, model: str) -> ModelInfo:
+        """Return what a provider tells about one model: see ``Client.show_model``."""
+        provider, name = split_model(model)
+        found: ModelInfo = await self._driver.run(self._tools.exchange(provider, lambda p: p.show_model(name), name))
+        return found
+
+    async def load_model(self, model: str, *, context_tokens: int | None = None) -> float | None:
+        """Load a model into the memory of its server: see ``Client.load_model``."""
+        provider, name = split_model(model)
+        took_s: float | None = await self._driver.run(self._tools.exchange(provider, lambda p: p.load_model(name, context_tokens), name))
+        return took_s
+
+    async def unload_model(self, model: str) -> None:
+        """Free the memory that a model takes on its server: see ``Client.unload_model``."""
+        provider, name = split_model(model)
+        await self._driver.run(self._tools.exchange(provider, lambda p: p.unload_model(name), name))
 
     async def receipt(self, provider: str, generation_id: str) -> dict[str, float | str]:
         """Fetch what one call cost and how long it took: see ``Client.receipt``."""

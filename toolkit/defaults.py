@@ -38,9 +38,12 @@ __all__ = [
     "generate_text",
     "health_check",
     "list_models",
+    "load_model",
     "pull_model",
     "reset",
+    "show_model",
     "stream_text",
+    "unload_model",
 ]
 
 Scorers = Sequence[str | Scorer] | Mapping[str, Scorer]
@@ -101,6 +104,9 @@ list_models = on_default_client(Client.list_models)
 health_check = on_default_client(Client.health_check)
 pull_model = on_default_client(Client.pull_model)
 delete_model = on_default_client(Client.delete_model)
+show_model = on_default_client(Client.show_model)
+load_model = on_default_client(Client.load_model)
+unload_model = on_default_client(Client.unload_model)
 
 
 def compare(

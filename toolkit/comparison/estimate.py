@@ -10,8 +10,7 @@ from typing import Any
 from ..client import Client
 from ..errors import JournalError
 from ..monitor.journal import Journal, JournalReader
-from ..pricing import Price, cost_of
-from ..types import Usage
+from ..pricing import Price
 from ..render import escape, html_page, html_table, text_table, usd
 from .grid import Plan, Variant
 
@@ -85,7 +84,9 @@ class CostEstimate:
     COLUMNS = ("model", "calls", "cached", "low", "expected", "high", "basis")
 
     def _rows(self) -> list[list[str]]:
-        rows = [[m.label, f"{m.calls:,}", f"{m.cached:,}", dollars(m.low), dollars(m.expected), dollars(m.high), m.basis] for m in self.models]
+        rows = [
+            [m.label, f"{m.calls:,}", f"{m.cached:,}", dollars(m.low), dollars(m.expected), dollars(m.high), m.basis] for m in self.models
+        ]
         calls, cached = sum(m.calls for m in self.models), sum(m.cached for m in self.models)
         return [*rows, ["in all", f"{calls:,}", f"{cached:,}", dollars(self.low), dollars(self.expected), dollars(self.high), ""]]
 
@@ -122,19 +123,30 @@ def estimate(client: Client, plan: Plan, *, cached: bool) -> CostEstimate:
 def estimate_variant(client: Client, plan: Plan, number: int, histories: Mapping[str, History], cached: bool) -> ModelCost:
     variant, width = plan.variants[number], len(plan.variants)
     cells = [plan.cell(index) for index in range(number, len(plan), width)]
-    new = [cell for cell in cells if not (cached and client.has_answer(variant.name, cell.question.prompt, variant.options, repeat=cell.repeat))]
+    new = [
+        cell
+        for cell in cells
+        if not (cached and client.has_answer(variant.name, cell.question.prompt, variant.options, repeat=cell.repeat))
+    ]
     price, history = client.price(variant.name), histories.get(variant.name)
     characters = sum(len(cell.question.text) + len(variant.options.system or "") for cell in new)
     tokens_in, tokens_out = input_tokens(characters, history), answer_tokens(len(new), variant, history)
-    low, expected, high = (None, None, None) if price is None else (cost(price, *tokens) for tokens in zip(tokens_in, tokens_out))
+    low, expected, high = (None, None, None) if price is None else (cost(price, len(new), *tokens) for tokens in zip(tokens_in, tokens_out))
     basis = f"{len(history.answers):,} earlier calls" if history else f"a guess: never asked here; {guess_words(variant)}"
     return ModelCost(
-        label=variant.label, calls=len(cells), cached=len(cells) - len(new), low=low, expected=expected, high=high, basis=basis if new else "all cached"
+        label=variant.label,
+        calls=len(cells),
+        cached=len(cells) - len(new),
+        low=low,
+        expected=expected,
+        high=high,
+        basis=basis if new else "all cached",
     )
 
 
-def cost(price: Price, tokens_in: float, tokens_out: float) -> float:
-    return (tokens_in * price.input + tokens_out * price.output) / 1e6
+def cost(price: Price, calls: int, tokens_in: float, tokens_out: float) -> float:
+    rates = price.at(round(tokens_in / max(calls, 1)))
+    return (tokens_in * rates.input + tokens_out * rates.output) / 1e6
 
 
 def input_tokens(characters: int, history: History | None) -> Three:

@@ -16,7 +16,7 @@ import httpx
 
 from .. import errors, settings
 from ..keys import Wire
-from ..pricing import Price
+from ..pricing import LOCAL, Price
 from ..types import ChatRequest, Health, ImageReply, ImageRequest, ModelInfo, PullProgress, Reply, StreamEvent, Usage
 from ..wire.retry import read_retry_after
 from ..wire.steps import Read, Send, Steps
@@ -150,14 +150,29 @@ class Provider:
         raise errors.ConfigError(f"{self.name} keeps no receipts; openrouter does")
 
     def pull_model(self, model: str) -> Steps[PullProgress]:
-        raise errors.ConfigError(f"{self.name} does not pull models; ollama does")
+        raise errors.ConfigError(f"{self.name} does not pull models; ollama and lmstudio do")
 
     def delete_model(self, model: str) -> Steps[None]:
         raise errors.ConfigError(f"{self.name} does not delete models; ollama does")
 
+    def show_model(self, model: str) -> Steps[ModelInfo]:
+        """What the service tells about one model."""
+        for found in (yield from self.list_models()):
+            if found.id == model:
+                return found
+        told = f"{self.name} lists no model {model!r} ({self.hint(404, model)})"
+        raise errors.NotFoundError(self.scrub(told), provider=self.name, model=model)
+
+    def load_model(self, model: str, context_tokens: int | None) -> Steps[float | None]:
+        """Load a model into memory; give the seconds that took."""
+        raise errors.ConfigError(f"{self.name} does not load models; ollama and lmstudio do")
+
+    def unload_model(self, model: str) -> Steps[None]:
+        raise errors.ConfigError(f"{self.name} does not unload models; ollama and lmstudio do")
+
     def listed_price(self, model: str, usage: Usage, at: float) -> Price | None:
-        """What the service's own list, where it was read, asks for a call at a time (seconds since 1970); ``None`` where unknown."""
-        return None
+        """What the service's own list, where it was read, asks for a call at a time (seconds since 1970); ``None`` where unknown, nothing on one's own machine."""
+        return LOCAL if self.free else None
 
     def read_fault(self, data: Any) -> Fault:  # any JSON, or the text of a body that is none
         """What an error body says; some services say more, or say it elsewhere."""
