@@ -39,6 +39,7 @@ from .types import (
     PullProgress,
     StreamEvent,
     TextPart,
+    Usage,
 )
 from .wire.limiter import Limiter
 from .wire.retry import Retry
@@ -316,7 +317,7 @@ class Toolbox:
         if self.cache is None:
             return False
         wire = self.provider(provider_name).wire(build_request(name, prompt, options))
-        return self.cache.holds(key_of(wire, repeat, CallContext.operation))
+        return self.cache.holds(key_of(wire, repeat, "text"))
 
     def price(self, model: str) -> Price | None:
         provider_name, name = split_model(self.routing.resolve(model))

@@ -92,9 +92,17 @@ def sentence(a: str, b: str, metric: str, test: stats.PairedTest, *, decided: bo
         settle = f"; about {needed:,} prompts would settle a difference like this one" if needed else ""
         return f"no difference in {metric} between {a} and {b} is decided at n = {test.n} prompts{settle}"
     show, verb = words_for(metric)
-    low, high = sorted((abs(test.low), abs(test.high)))
     more, less = (a, b) if test.effect > 0 else (b, a)
-    return f"{more} {verb} than {less} by {show(abs(test.effect))} ({confidence:.0%} interval {show(low)} to {show(high)}), n = {test.n} prompts"
+    return f"{more} {verb} than {less} by {show(abs(test.effect))} ({interval_words(test, show, confidence)}), n = {test.n} prompts"
+
+
+def interval_words(test: stats.PairedTest, show: Callable[[float], str], confidence: float) -> str:
+    """The interval of a difference's size; a side that so few prompts can't bound is left open."""
+    low, high = (test.low, test.high) if test.effect > 0 else (-test.high, -test.low)
+    if math.isnan(low):
+        return "no interval yet"
+    reach = f"at least {show(low)}" if math.isnan(high) else f"{show(low)} to {show(high)}"
+    return f"{confidence:.0%} interval {reach}"
 
 
 def words_for(metric: str) -> tuple[Callable[[float], str], str]:
