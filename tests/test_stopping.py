@@ -178,3 +178,36 @@ def test_an_unknown_price_is_unknown_and_not_nothing():
     estimate = tk.estimate_cost(["openai_compatible/m"], ["a"], client=tk.Client(base_urls={"openai_compatible": "http://127.0.0.1:9/v1"}))
     assert estimate.low is estimate.expected is estimate.high is None
     assert "unknown" in repr(estimate) and "unknown" in estimate._repr_html_()
+
+
+def test_the_calls_of_a_judge_count_against_the_budget(caplog):
+    script("one", lambda prompt, body: "yes")
+    script("two", lambda prompt, body: "no")
+    script("arbiter", lambda prompt, body: '{"verdict": "A", "reason": "it is first"}')
+    free, prompts = tk.Price(input=0.0, output=0.0), PROMPTS[:10]
+    client = priced(one=free, two=free, arbiter=DEAR)
+    once = tk.compare(["scripted/one", "scripted/two"], prompts[:1], judge="scripted/arbiter", client=client, cache=False)
+    each = once.judgements()["cost_usd"].iloc[0]
+    result = tk.compare(
+        ["scripted/one", "scripted/two"],
+        prompts,
+        judge="scripted/arbiter",
+        budget_usd=3.5 * each,
+        concurrency=1,
+        client=client,
+        cache=False,
+    )
+    assert result.missing == 0
+    assert result.judgements()["cost_usd"].sum() == 4 * each
+    assert "16 of 20 pairs of answers were not judged: the budget of" in caplog.text
+
+
+def test_what_is_decided_early_is_judged_as_far_as_it_was_asked():
+    script("one", lambda prompt, body: "word")
+    script("many", lambda prompt, body: "word " * 5)
+    script("arbiter", lambda prompt, body: '{"verdict": "tie"}')
+    models = ["scripted/one", "scripted/many"]
+    result = tk.compare(models, PROMPTS, judge="scripted/arbiter", until="decided", metric="output_tokens", concurrency=2, cache=False)
+    assert result.missing > 0
+    assert set(result.judgements()["prompt_id"]) <= set(result.frame["prompt_id"])
+    assert len(result.judgements()) > 10

@@ -23,6 +23,7 @@ __all__ = [
     "Image",
     "ImagePart",
     "ImageResult",
+    "Judge",
     "Message",
     "Model",
     "ModelInfo",
@@ -45,9 +46,11 @@ __all__ = [
     "generate_text",
     "health_check",
     "list_models",
+    "load_comparison",
     "load_model",
     "monitor",
     "pull_model",
+    "replay",
     "show_model",
     "stats",
     "stream_text",
@@ -58,8 +61,10 @@ __all__ = [
 if TYPE_CHECKING:
     from . import cache, charts, errors, monitor, stats, testing
     from .client import AsyncClient, Client
+    from .comparison.capsule import load_comparison, replay
     from .comparison.comparison import Comparison
     from .comparison.grid import Model
+    from .comparison.judge import Judge
     from .defaults import (
         acompare,
         compare,
@@ -98,9 +103,12 @@ HOMES = {
     "AsyncClient": "client",
     "Client": "client",
     "Comparison": "comparison.comparison",
+    "Judge": "comparison.judge",
     "Model": "comparison.grid",
     "Price": "pricing",
     "Retry": "wire.retry",
+    "load_comparison": "comparison.capsule",
+    "replay": "comparison.capsule",
     **dict.fromkeys(
         (
             "Completion",

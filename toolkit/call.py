@@ -590,7 +590,7 @@ def parsed(request: ChatRequest, reply: Reply) -> Any:  # whatever the schema de
         return None
     try:
         return json.loads(reply.text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         why = "it was cut by max_tokens" if reply.finish_reason == "length" else str(exc)
         raise ReplyError(
             f"the answer of {request.model} is not the JSON that schema= asks for: {why}", model=request.model, partial=reply.text

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
+import logging
+import math
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from .client import AsyncClient, Client, Options
 from .comparison.grid import Model, Plan, build_plan
+from .comparison.judge import Judge, read_judge
 from .comparison.progress import Progress, in_notebook, watcher_for
 from .comparison.run import Run, arun, run
 from .comparison.scorers import Scorer, read_scorers
-from .comparison.stopping import read_budget, read_until
-from .errors import ConfigError
+from .comparison.stopping import read_budget, read_until, spent_usd
+from .errors import ConfigError, ToolkitError
 from .monitor.events import RunRecord
 from .monitor.journal import Journal
 from .monitor.outcomes import process_name
@@ -50,6 +54,7 @@ Scorers = Sequence[str | Scorer] | Mapping[str, Scorer]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_log = logging.getLogger(__name__)
 _lock = threading.Lock()
 _client: Client | None = None
 _async_client: AsyncClient | None = None
@@ -117,6 +122,7 @@ def compare(
     repeats: int = 1,
     name: str | None = None,
     scorers: Scorers = (),
+    judge: str | Model | Judge | None = None,
     concurrency: int = 16,
     budget_usd: float | None = None,
     until: Literal["decided"] | None = None,
@@ -157,6 +163,9 @@ def compare(
     scorers : list or dict
         ``exact_match contains regex json_valid json_schema similarity rouge_l``, or callables ``(completion, reference) -> number``; each
         is a column of the frame. One that fails gives NaN and a warning.
+    judge : str, Model or Judge, optional
+        A model that judges each two answers to the same prompt, in both orders, when all is answered: see ``Comparison.judge``. What
+        it says is ``result.judgements()``, and the column ``judge`` of the frame.
     concurrency : int
         How many calls at a time.
     budget_usd : float, optional
@@ -202,10 +211,15 @@ def compare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or globals()["client"]()
+    judge = check_judge(judge, plan)
     state = begin(plan, name, concurrency, asker.journal, scorers, budget_usd=budget_usd, until=until, metric=metric, alpha=alpha)
     with watcher_for(progress, state) as watch:
         run(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
-    return end(state, name, asker.journal)
+    result = end(state, name, asker)
+    if judge is not None and may_judge(state):
+        with unjudged_at_worst():
+            result.judge(judge, concurrency=concurrency, budget_usd=left_of(budget_usd, state), cache=cache, progress=progress)
+    return result
 
 
 async def acompare(
@@ -216,6 +230,7 @@ async def acompare(
     repeats: int = 1,
     name: str | None = None,
     scorers: Scorers = (),
+    judge: str | Model | Judge | None = None,
     concurrency: int = 16,
     budget_usd: float | None = None,
     until: Literal["decided"] | None = None,
@@ -247,6 +262,7 @@ async def acompare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or async_client()
+    judge = check_judge(judge, plan)
     state = begin(plan, name, concurrency, asker.journal, scorers, budget_usd=budget_usd, until=until, metric=metric, alpha=alpha)
     with watcher_for(progress, state, stoppable=True) as watch:
         try:
@@ -255,7 +271,11 @@ async def acompare(
             if not in_notebook():
                 raise
             # That was the kernel's interrupt: what is finished is the cell's result.
-    return end(state, name, asker.journal)
+    result = end(state, name, asker)
+    if judge is not None and may_judge(state):
+        with unjudged_at_worst():
+            await result.ajudge(judge, concurrency=concurrency, budget_usd=left_of(budget_usd, state), cache=cache, progress=progress)
+    return result
 
 
 def estimate_cost(
@@ -304,6 +324,16 @@ def estimate_cost(
     return estimate(client or globals()["client"](), plan, cached=cache in (True, "only"))
 
 
+def may_judge(state: Run) -> bool:
+    """Whether a judge is asked: not after an interrupt, nor when the money is spent."""
+    return state.decided or not state.stopped
+
+
+def left_of(budget_usd: float | None, state: Run) -> float | None:
+    """What the answers left of a budget; it may be nothing, which the judge's own first look tells."""
+    return None if budget_usd is None else max(budget_usd - spent_usd(state.rows), math.ulp(0.0))
+
+
 def begin(
     plan: Plan,
     name: str | None,
@@ -333,9 +363,22 @@ def begin(
     return state
 
 
-def end(state: Run, name: str | None, journal: Journal | None) -> Comparison:
+def check_judge(judge: str | Model | Judge | None, plan: Plan) -> Judge | None:
+    return None if judge is None else read_judge(judge, plan.labels)
+
+
+@contextlib.contextmanager
+def unjudged_at_worst() -> Iterator[None]:
+    """Let no trouble with the judge cost the answers, which are there and paid for."""
+    try:
+        yield
+    except ToolkitError as exc:
+        _log.warning("the answers were not judged (%s); all else is there, and result.judge(model) tries again", exc)
+
+
+def end(state: Run, name: str | None, asker: Client | AsyncClient) -> Comparison:
     from .comparison.comparison import Comparison  # pandas comes with it
 
-    if journal is not None:
-        journal.flush()
-    return Comparison(state, name=name)
+    if asker.journal is not None:
+        asker.journal.flush()
+    return Comparison(state, name=name, journal=asker.journal, client=asker)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -53,9 +55,15 @@ class Run:
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     scores: dict[int, dict[str, float]] = field(default_factory=dict)
     rules: Sequence[Rule] = ()
+    operation: str = "text"
+    """As the journal calls what is asked."""
+    arrivals: dict[int, array[float]] = field(default_factory=dict)
+    """When the pieces of each answer came, in seconds since its request: four bytes each."""
     stopped: bool = False
     stopped_because: str | None = None
     """The reason that a rule gave."""
+    decided: bool = False
+    """Whether it was stopped because there is nothing more to find out."""
     until_metric: str | None = None
     """What a rule looks at after every prompt, so that a test for one look would claim too much."""
     fatal: BaseException | None = None
@@ -81,6 +89,9 @@ class Run:
             row = outcome.call_row(content=True)
             self.done[cell.index] = row
             self.rows.append(row)
+            timing = outcome.timing
+            if timing.ttft_s is not None:
+                self.arrivals[cell.index] = array("f", itertools.accumulate(timing.inter_token_s, initial=timing.ttft_s))
             self.check_rules()
 
         return take
@@ -107,7 +118,8 @@ class Run:
             self.stop()
 
     def context(self, cell: Cell) -> dict[str, str | int]:
-        return {"label": cell.variant.label, "run_id": self.run_id, "prompt_id": cell.question.prompt_id, "repeat": cell.repeat}
+        where: dict[str, str | int] = {"label": cell.variant.label, "prompt_id": cell.question.prompt_id, "repeat": cell.repeat}
+        return {**where, "run_id": self.run_id, "operation": self.operation}
 
 
 def run(client: Client, state: Run, *, concurrency: int, cache: CacheMode, stream: bool, watch: Watcher) -> Run:

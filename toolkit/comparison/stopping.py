@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from .grid import Plan
 if TYPE_CHECKING:
     from .run import Run
 
-__all__ = ["Budget", "Decided", "of_live_calls", "read_budget", "read_until"]
+__all__ = ["Budget", "Decided", "of_live_calls", "read_budget", "read_until", "spent_usd"]
 
 OF_LIVE_CALLS = ("_s", "_per_s")
 """Endings of the metrics that only a call made now can have."""
@@ -36,12 +36,15 @@ class Budget:
         self.limit_usd = limit_usd
         self.spent_usd = 0.0
         self._seen = 0
+        self._run: Run | None = None
 
     def __call__(self, run: Run) -> str | None:
+        if run is not self._run:
+            self._run, self._seen = run, 0
         new = run.rows[self._seen :]
         self._seen += len(new)
         live = [row for row in new if row.provenance == "live"]
-        self.spent_usd += sum(row.cost_usd or 0.0 for row in live)
+        self.spent_usd += spent_usd(live)
         if self.spent_usd >= self.limit_usd:
             return f"the budget of {usd(self.limit_usd)} is spent ({usd(self.spent_usd)})"
         if unpriced := next((row.model for row in live if row.status == "ok" and row.cost_usd is None), None):
@@ -75,6 +78,7 @@ class Decided:
         self._next_look = n + 1 + n // LOOKS_PER_DOUBLING
         if not self._decided():
             return None
+        run.decided = True
         saved = len(run.plan) - len(run.done)
         return f"every difference in {self.metric} is decided after {n} of {len(self._number)} prompts (alpha {self.alpha:g}; {saved} calls saved)"
 
@@ -114,6 +118,11 @@ class Decided:
     def _p(self, a: str, b: str) -> float:
         differences = (first - second for first, second in zip(self._values[a], self._values[b]))
         return stats.sequential_p([difference for difference in differences if not math.isnan(difference)])
+
+
+def spent_usd(rows: Iterable[CallRecord]) -> float:
+    """What calls cost that were made now, as far as it is known: a failed one may have cost something nobody tells."""
+    return sum(row.cost_usd or 0.0 for row in rows if row.provenance == "live")
 
 
 def of_live_calls(metric: str) -> bool:
