@@ -211,3 +211,18 @@ def test_what_is_decided_early_is_judged_as_far_as_it_was_asked():
     assert result.missing > 0
     assert set(result.judgements()["prompt_id"]) <= set(result.frame["prompt_id"])
     assert len(result.judgements()) > 10
+
+
+def test_what_was_asked_tells_what_more_of_it_will_cost():
+    lengths = itertools.cycle([3, 5, 7, 9])
+    script("dear", lambda prompt, body: "word " * next(lengths))
+    client = tk.Client(prices={"scripted/dear": DEAR}, cache=True)
+    first = tk.compare(["scripted/dear"], PROMPTS, client=client)
+    replayed = tk.compare(["scripted/dear"], PROMPTS, client=client)
+    spent = first.frame["cost_usd"].sum()
+    estimate = first.estimate_cost(400)
+    assert estimate.expected == pytest.approx(10 * spent)
+    assert estimate.low < 10 * spent < estimate.high < 12 * spent
+    assert replayed.estimate_cost(400).expected == pytest.approx(estimate.expected)
+    with pytest.raises(ConfigError, match="prompts=0"):
+        first.estimate_cost(0)

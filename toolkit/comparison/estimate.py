@@ -97,6 +97,29 @@ class CostEstimate:
         return html_page(f"<b>{escape('Estimated cost')}</b>", html_table(self.COLUMNS, self._rows()))
 
 
+def from_costs(costs: Mapping[str, Sequence[float]], prompts: int, repeats: int) -> CostEstimate:
+    """See ``Comparison.estimate_cost``; ``costs`` are those of each prompt asked, by model."""
+    models = []
+    for label, seen in costs.items():
+        unknown = not seen or any(math.isnan(each) for each in seen)
+        low, expected, high = (None, None, None) if unknown else predicted_sum(seen, prompts)
+        basis = "a price is unknown" if unknown else f"{len(seen):,} prompts asked here"
+        models.append(ModelCost(label=label, calls=prompts * repeats, cached=0, low=low, expected=expected, high=high, basis=basis))
+    return CostEstimate(models=tuple(models))
+
+
+def predicted_sum(seen: Sequence[float], count: int) -> tuple[float | None, float, float | None]:
+    """The sum of so many new values, with a 95 % prediction interval: the mean before, plus or minus ``t s sqrt(1/n + 1/count)``, times
+    their number (Hahn and Meeker, "Statistical Intervals", 1991, section 4.7). One value tells nothing of the spread."""
+    from ..stats import mean_interval
+
+    n, mean = len(seen), sum(seen) / len(seen)
+    if n < 2:
+        return None, count * mean, None
+    reach = (mean_interval(seen).high - mean) * math.sqrt(1 + n / count)
+    return count * max(mean - reach, 0.0), count * mean, count * (mean + reach)
+
+
 def total(parts: Sequence[float | None]) -> float | None:
     known = [part for part in parts if part is not None]
     return sum(known) if len(known) == len(parts) else None
@@ -158,21 +181,14 @@ def input_tokens(characters: int, history: History | None) -> Three:
 
 
 def answer_tokens(calls: int, variant: Variant, history: History | None) -> Three:
-    """Tokens of all answers together. With a history, a 95 % prediction interval of the mean of so many new answers: the mean before,
-    plus or minus ``t s sqrt(1/n + 1/calls)`` (Hahn and Meeker, "Statistical Intervals", 1991, section 4.7)."""
+    """Tokens of all answers together; ``max_tokens`` bounds them."""
     most = variant.options.max_tokens or math.inf
     if not calls:
         return 0.0, 0.0, 0.0
     if history is None:
         low, expected, high = (calls * min(guess, most) for guess in ANSWER_TOKENS)
         return low, expected, high if math.isinf(most) else calls * most
-    from ..stats import mean_interval
-
-    answers = history.answers
-    n, mean = len(answers), sum(answers) / len(answers)
-    half = mean_interval(answers).high - mean  # t s / sqrt(n)
-    reach = half * math.sqrt(1 + n / calls)
-    low, expected, high = (calls * min(max(value, 0.0), most) for value in (mean - reach, mean, mean + reach))
+    low, expected, high = (calls * most if sum_ is None else min(sum_, calls * most) for sum_ in predicted_sum(history.answers, calls))
     return low, expected, high
 
 
