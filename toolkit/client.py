@@ -16,6 +16,7 @@ from .cache.tiers import ResponseCache
 from .call import ChatQuestion, ImageQuestion, Policy, ask, exchange
 from .drive import AsyncDriver, LoopWatch, ThreadDriver
 from .errors import ConfigError, ToolkitError
+from .keys import key_of
 from .monitor.exporters.switch import exporting, switch_on_as_set
 from .monitor.journal import Journal, open_journal
 from .monitor.outcomes import CallContext, Outcome
@@ -39,6 +40,7 @@ from .types import (
     PullProgress,
     StreamEvent,
     TextPart,
+    Usage,
 )
 from .wire.limiter import Limiter
 from .wire.retry import Retry
@@ -310,6 +312,18 @@ class Toolbox:
             observe(outcome)
 
         return replace(self.policy, record=tell)
+
+    def has_answer(self, model: str, prompt: Prompt, options: Options, repeat: int) -> bool:
+        provider_name, name = split_model(self.routing.resolve(model))
+        if self.cache is None:
+            return False
+        wire = self.provider(provider_name).wire(build_request(name, prompt, options))
+        return self.cache.holds(key_of(wire, repeat, "text"))
+
+    def price(self, model: str) -> Price | None:
+        provider_name, name = split_model(self.routing.resolve(model))
+        own = self.policy.prices(f"{provider_name}/{name}")
+        return own or self.provider(provider_name).listed_price(name, Usage(), self.policy.wall())
 
     def exchange(self, provider_name: str, steps: Callable[[Provider], Steps[Any]], model: str | None = None) -> Steps[Any]:
         provider = self.provider(provider_name)
@@ -639,6 +653,31 @@ class Client:
         """
         provider, name = split_model(model)
         self._driver.run(self._tools.exchange(provider, lambda p: p.delete_model(name), name))
+
+    def has_answer(self, model: str, prompt: Prompt, options: Options = Options(), *, repeat: int = 0) -> bool:
+        """Say whether the cache has the answer to a question: asking it would cost nothing.
+
+        Raises
+        ------
+        ConfigError
+            For a wrong argument, an unknown provider or a missing key.
+
+        Examples
+        --------
+        >>> Client(cache=False, journal=False).has_answer("scripted/echo", "Hello")
+        False
+        """
+        return self._tools.has_answer(model, prompt, options, repeat)
+
+    def price(self, model: str) -> Price | None:
+        """Return what a model costs, as far as it is known before a call; ``None`` where it is not.
+
+        Raises
+        ------
+        ConfigError
+            For an unknown provider or a missing key.
+        """
+        return self._tools.price(model)
 
     def show_model(self, model: str) -> ModelInfo:
         """Return what a provider tells about one model; its own words are in ``detail``.

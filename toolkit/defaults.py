@@ -7,11 +7,12 @@ import contextlib
 import functools
 import inspect
 import logging
+import math
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from .client import AsyncClient, Client, Options
 from .comparison.grid import Model, Plan, build_plan
@@ -19,6 +20,7 @@ from .comparison.judge import Judge, read_judge
 from .comparison.progress import Progress, in_notebook, watcher_for
 from .comparison.run import Run, arun, run
 from .comparison.scorers import Scorer, read_scorers
+from .comparison.stopping import read_budget, read_until, spent_usd
 from .errors import ConfigError, ToolkitError
 from .monitor.events import RunRecord
 from .monitor.exporters import switch as exporters
@@ -28,6 +30,7 @@ from .types import CacheMode
 
 if TYPE_CHECKING:
     from .comparison.comparison import Comparison
+    from .comparison.estimate import CostEstimate
 
 __all__ = [
     "acompare",
@@ -35,6 +38,7 @@ __all__ = [
     "client",
     "compare",
     "delete_model",
+    "estimate_cost",
     "generate_image",
     "generate_text",
     "health_check",
@@ -122,6 +126,10 @@ def compare(
     scorers: Scorers = (),
     judge: str | Model | Judge | None = None,
     concurrency: int = 16,
+    budget_usd: float | None = None,
+    until: Literal["decided"] | None = None,
+    metric: str | None = None,
+    alpha: float = 0.05,
     cache: CacheMode = True,
     stream: bool = True,
     order_seed: int | None = None,
@@ -162,6 +170,15 @@ def compare(
         it says is ``result.judgements()``, and the column ``judge`` of the frame.
     concurrency : int
         How many calls at a time.
+    budget_usd : float, optional
+        Begin no call once so much is spent; what was under way then ends and counts. The calls of a judge count too.
+    until : "decided", optional
+        Stop as soon as every two models differ in ``metric``, by a test that may look after every prompt
+        (``toolkit.stats.sequential_test``). ``.verdict(metric)`` uses the same test then.
+    metric : str, optional
+        What is to be decided: a column of numbers such as ``latency_s``, or a scorer's name; by default the scorer, if there is one.
+    alpha : float
+        The risk of deciding between equal models.
     cache : bool or str
         As for ``generate_text``. Resuming after a crash needs the cache.
     stream : bool
@@ -197,13 +214,13 @@ def compare(
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or globals()["client"]()
     judge = check_judge(judge, plan, scorers)
-    state = begin(plan, name, concurrency, asker.journal, scorers)
+    state = begin(plan, name, concurrency, asker.journal, scorers, budget_usd=budget_usd, until=until, metric=metric, alpha=alpha)
     with watcher_for(progress, state) as watch:
         run(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
     result = end(state, name, asker)
-    if judge is not None and not state.stopped:
+    if judge is not None and may_judge(state):
         with unjudged_at_worst():
-            result.judge(judge, concurrency=concurrency, cache=cache, progress=progress)
+            result.judge(judge, concurrency=concurrency, budget_usd=left_of(budget_usd, state), cache=cache, progress=progress)
     return result
 
 
@@ -217,6 +234,10 @@ async def acompare(
     scorers: Scorers = (),
     judge: str | Model | Judge | None = None,
     concurrency: int = 16,
+    budget_usd: float | None = None,
+    until: Literal["decided"] | None = None,
+    metric: str | None = None,
+    alpha: float = 0.05,
     cache: CacheMode = True,
     stream: bool = True,
     order_seed: int | None = None,
@@ -244,7 +265,7 @@ async def acompare(
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or async_client()
     judge = check_judge(judge, plan, scorers)
-    state = begin(plan, name, concurrency, asker.journal, scorers)
+    state = begin(plan, name, concurrency, asker.journal, scorers, budget_usd=budget_usd, until=until, metric=metric, alpha=alpha)
     with watcher_for(progress, state, stoppable=True) as watch:
         try:
             await arun(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
@@ -253,16 +274,91 @@ async def acompare(
                 raise
             # That was the kernel's interrupt: what is finished is the cell's result.
     result = end(state, name, asker)
-    if judge is not None and not state.stopped:
+    if judge is not None and may_judge(state):
         with unjudged_at_worst():
-            await result.ajudge(judge, concurrency=concurrency, cache=cache, progress=progress)
+            await result.ajudge(judge, concurrency=concurrency, budget_usd=left_of(budget_usd, state), cache=cache, progress=progress)
     return result
 
 
-def begin(plan: Plan, name: str | None, concurrency: int, journal: Journal | None, scorers: Scorers) -> Run:
+def estimate_cost(
+    models: Sequence[str | Model],
+    prompts: Any,
+    *,
+    template: str | None = None,
+    repeats: int = 1,
+    cache: CacheMode = True,
+    system: str | None = None,
+    temperature: float | None = None,
+    max_tokens: int | None = None,
+    top_p: float | None = None,
+    stop: str | Sequence[str] | None = None,
+    seed: int | None = None,
+    schema: Mapping[str, Any] | None = None,
+    timeout_s: float | None = None,
+    extra: Mapping[str, Any] | None = None,
+    client: Client | None = None,
+) -> CostEstimate:
+    """Say what ``compare`` with the same arguments would cost, before anything is asked.
+
+    Returns
+    -------
+    CostEstimate
+        ``low expected high`` in US dollars, None where a price is unknown, and a row a model. Answers that the cache has cost nothing.
+        How many tokens a model makes of a text and of an answer is taken from its last calls in the journal; for a model that was never
+        asked here it is a guess, and ``basis`` says so.
+
+    Raises
+    ------
+    ConfigError
+        For a wrong argument.
+
+    Examples
+    --------
+    >>> estimate_cost(["embedded/ngram-2"], ["The for statement"], cache=False).expected
+    0.0
+    """
+    from .comparison.estimate import estimate
+
+    options = Options(
+        system=system, temperature=temperature, max_tokens=max_tokens, top_p=top_p, stop=stop, seed=seed, schema=schema, timeout_s=timeout_s, extra=extra
+    )  # fmt: skip
+    plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=0)
+    return estimate(client or globals()["client"](), plan, cached=cache in (True, "only"))
+
+
+def may_judge(state: Run) -> bool:
+    """Whether a judge is asked: not after an interrupt, nor when the money is spent."""
+    return state.decided or not state.stopped
+
+
+def left_of(budget_usd: float | None, state: Run) -> float | None:
+    """What the answers left of a budget; it may be nothing, which the judge's own first look tells."""
+    return None if budget_usd is None else max(budget_usd - spent_usd(state.rows), math.ulp(0.0))
+
+
+def begin(
+    plan: Plan,
+    name: str | None,
+    concurrency: int,
+    journal: Journal | None,
+    scorers: Scorers,
+    *,
+    budget_usd: float | None,
+    until: str | None,
+    metric: str | None,
+    alpha: float,
+) -> Run:
     if not isinstance(concurrency, int) or concurrency < 1:
         raise ConfigError(f"concurrency={concurrency!r}: at least one call at a time")
-    state = Run(plan=plan, run_id=uuid.uuid4().hex[:16], scorers=read_scorers(scorers))
+    judges = read_scorers(scorers)
+    decided = read_until(until, metric, alpha, plan, list(judges))
+    state = Run(
+        plan=plan,
+        run_id=uuid.uuid4().hex[:16],
+        scorers=judges,
+        rules=[*read_budget(budget_usd), *decided],
+        until_metric=decided[0].metric if decided else None,
+    )
     if journal is not None:
         process = process_name()
         journal.append(RunRecord(run_id=state.run_id, at=time.time(), process=process, name=name or "", plan=plan.describe()))

@@ -312,6 +312,10 @@ class ResponseCache:
             self._replayed.note(found.kept)
         return found
 
+    def holds(self, key: str) -> bool:
+        """Whether a tier has the answer. Nothing is counted: nobody asked yet."""
+        return key in self._memory or self._get_below(key, lambda _tier, _hit: None) is not MISS
+
     def claim(self, key: str) -> Claim | None:
         """Return a claim to ask in the name of all processes that share a tier; ``None`` if none is shared."""
         guards = [guard for tier in self._tiers if (guard := tier.guard(key)) is not None]

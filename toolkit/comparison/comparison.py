@@ -45,7 +45,9 @@ class Comparison(Measured):
     models : list of str
         The labels, in the order given.
     stopped : bool
-        Whether cells are missing because it was interrupted.
+        Whether cells are missing because it was interrupted or a rule stopped it.
+    stopped_because : str or None
+        The rule's reason.
 
     Examples
     --------
@@ -223,6 +225,7 @@ class Comparison(Measured):
         *,
         client: Client | None = None,
         concurrency: int = 16,
+        budget_usd: float | None = None,
         cache: CacheMode = True,
         progress: Progress = None,
     ) -> pd.DataFrame:
@@ -238,7 +241,7 @@ class Comparison(Measured):
             ``tk.Judge(model, instructions=...)`` says what matters here.
         client : Client, optional
             By default the one that made this comparison.
-        concurrency, cache, progress
+        concurrency, budget_usd, cache, progress
             As for ``compare``.
 
         Returns
@@ -256,7 +259,9 @@ class Comparison(Measured):
         if not isinstance(asker, Client):
             raise ConfigError("give client=tk.Client() to judge with, or, after acompare, await comparison.ajudge(...)")
         pairs = self._pairings
-        said = judge_pairings(asker, read, pairs, run_id=self.run_id, concurrency=concurrency, cache=cache, progress=progress)
+        said = judge_pairings(
+            asker, read, pairs, run_id=self.run_id, concurrency=concurrency, budget_usd=budget_usd, cache=cache, progress=progress
+        )
         return self._take_judgements(read, said)
 
     async def ajudge(
@@ -265,6 +270,7 @@ class Comparison(Measured):
         *,
         client: AsyncClient | None = None,
         concurrency: int = 16,
+        budget_usd: float | None = None,
         cache: CacheMode = True,
         progress: Progress = None,
     ) -> pd.DataFrame:
@@ -274,7 +280,9 @@ class Comparison(Measured):
         if not isinstance(asker, AsyncClient):
             raise ConfigError("give client=tk.AsyncClient() to judge with, or, after compare, call comparison.judge(...)")
         pairs = self._pairings
-        said = await ajudge_pairings(asker, read, pairs, run_id=self.run_id, concurrency=concurrency, cache=cache, progress=progress)
+        said = await ajudge_pairings(
+            asker, read, pairs, run_id=self.run_id, concurrency=concurrency, budget_usd=budget_usd, cache=cache, progress=progress
+        )
         return self._take_judgements(read, said)
 
     def _read_judge(self, judge: object) -> Judge:
@@ -514,7 +522,8 @@ class Comparison(Measured):
         return text_table(self.SHOWN, self._shown_rows())
 
     def _repr_html_(self) -> str:
-        stopped = f" It was stopped: {self.missing} calls are missing; run it again to ask them." if self.missing else ""
+        why = f" because {self.stopped_because}" if self.stopped_because else ""
+        stopped = f" It was stopped{why}: {self.missing} calls are missing; run it again to ask them." if self.missing else ""
         title = f"<b>{escape(self.name)}</b> <span class='muted'>{escape(self.cached_sentence())}.{escape(stopped)}</span>"
         judges = "".join(f'<div class="muted">{escape(line)}</div>' for line in judge_sentences(self.judge_report()))
         return html_page(title, html_table(self.SHOWN, self._shown_rows()), judges)

@@ -24,6 +24,7 @@ from .grid import Model, Plan, Question, Variant, read_models
 from .pairings import Pairing
 from .progress import Progress, in_notebook, watcher_for
 from .run import Run, arun, run
+from .stopping import read_budget
 from .votes import JUDGE
 
 __all__ = ["METRIC", "Judge", "Judgement", "ajudge_pairings", "judge_pairings", "judge_scores", "read_judge"]
@@ -145,10 +146,18 @@ def read_judge(judge: Any, labels: Sequence[str], *, scorers: Iterable[str], nam
 
 
 def judge_pairings(
-    client: Client, judge: Judge, pairs: Sequence[Pairing], *, run_id: str, concurrency: int, cache: CacheMode, progress: Progress
+    client: Client,
+    judge: Judge,
+    pairs: Sequence[Pairing],
+    *,
+    run_id: str,
+    concurrency: int,
+    cache: CacheMode,
+    progress: Progress,
+    budget_usd: float | None,
 ) -> list[Judgement]:
     """Have every pairing judged in both orders, with threads; an interrupt gives back what is finished."""
-    passes = judging(judge, pairs, run_id)
+    passes = judging(judge, pairs, run_id, budget_usd)
     try:
         state = next(passes)
         while True:
@@ -164,10 +173,18 @@ def judge_pairings(
 
 
 async def ajudge_pairings(
-    client: AsyncClient, judge: Judge, pairs: Sequence[Pairing], *, run_id: str, concurrency: int, cache: CacheMode, progress: Progress
+    client: AsyncClient,
+    judge: Judge,
+    pairs: Sequence[Pairing],
+    *,
+    run_id: str,
+    concurrency: int,
+    cache: CacheMode,
+    progress: Progress,
+    budget_usd: float | None,
 ) -> list[Judgement]:
     """The awaitable twin of ``judge_pairings``."""
-    passes = judging(judge, pairs, run_id)
+    passes = judging(judge, pairs, run_id, budget_usd)
     try:
         state = next(passes)
         while True:
@@ -187,15 +204,17 @@ async def ajudge_pairings(
         return end.value  # type: ignore[no-any-return]  # a generator's result is not typed
 
 
-def judging(judge: Judge, pairs: Sequence[Pairing], run_id: str) -> Generator[Run, None, list[Judgement]]:
+def judging(judge: Judge, pairs: Sequence[Pairing], run_id: str, budget_usd: float | None) -> Generator[Run, None, list[Judgement]]:
     """Give the runs to carry out, one after the other; the result is what the judge said. Answers that are alike are not asked about."""
     showings = [Showing(shown, order) for pairing in pairs for order, shown in enumerate((pairing, pairing.turned()))]
     waiting = [i for i, showing in enumerate(showings) if not showing.pairing.alike]
     records: dict[int, CallRecord] = {}
+    rules, reason = read_budget(budget_usd), None
     for structured in (True, False) if judge.structured is None else (judge.structured,):
         if not waiting:
             break
         state = build_run(judge.variant(structured=structured), [showings[i].pairing for i in waiting], run_id)
+        state.rules = rules
         try:
             yield state
         except ConfigError:
@@ -203,8 +222,11 @@ def judging(judge: Judge, pairs: Sequence[Pairing], run_id: str) -> Generator[Ru
                 raise
             continue  # the provider has no schema=
         records.update((waiting[index], row) for index, row in state.done.items())
+        reason = state.stopped_because
         waiting = [] if state.stopped else [i for i in waiting if i in records and refused(records[i])]
     said = [read_row(judge, showing, records.get(i)) for i, showing in enumerate(showings) if showing.pairing.alike or i in records]
+    if missing := len(showings) - len(said):
+        _log.warning("%d of %d pairs of answers were not judged%s", missing, len(showings), f": {reason}" if reason else "")
     if bad := [row for row in said if row.judge_error]:
         _log.warning(
             "%d of %d verdicts of %s can't be used (comparison.judgements() has them); the first: %s",

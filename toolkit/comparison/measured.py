@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
+from ..errors import ConfigError
 from ..hints import next_step
 from ..monitor import frames
 from ..monitor.events import CALL_COLUMNS
+from .estimate import CostEstimate, from_costs
 from .run import Run
 from .verdict import verdict
 
@@ -31,6 +33,8 @@ class Measured:
         self.run_id = run.run_id
         self.name = name or run.run_id
         self.stopped = not run.finished
+        self.stopped_because = run.stopped_because
+        self.until_metric = run.until_metric
         self.elapsed_s = run.elapsed_s
 
     # --- rows --------------------------------------------------------------------------------------------------------
@@ -180,13 +184,46 @@ class Measured:
             }
         )
 
+    def estimate_cost(self, prompts: int | None = None) -> CostEstimate:
+        """Say what asking such prompts anew would cost, from what they cost here.
+
+        Parameters
+        ----------
+        prompts : int, optional
+            How many; as many as here by default. Each is asked as often as here.
+
+        Returns
+        -------
+        CostEstimate
+            ``low expected high`` in US dollars (a 95 % prediction interval; None where a price is unknown or one prompt alone was asked),
+            and a row a model.
+
+        Raises
+        ------
+        ConfigError
+            If ``prompts`` is no positive number.
+
+        Examples
+        --------
+        >>> import toolkit as tk
+        >>> tk.compare(["embedded/ngram-2"], ["The for statement", "A class is"], max_tokens=4).estimate_cost(1000).expected
+        0.0
+        """
+        if prompts is not None and (not isinstance(prompts, int) or prompts < 1):
+            raise ConfigError(f"prompts={prompts!r}: it is a number of prompts, at least 1")
+        good = self.frame[self.frame["status"] == "ok"]
+        anew = good["cost_usd"].where(good["provenance"] == "live", good["saved_usd"])  # a replay saved what its call cost
+        by_prompt = anew.groupby([good["label"], good["prompt_id"]]).sum(min_count=1)
+        costs = {label: by_prompt[label].tolist() if label in by_prompt else [] for label in self.models}
+        return from_costs(costs, prompts or len(self._plan.questions), self._plan.repeats)
+
     def verdict(
         self,
         metric: str = "latency_s",
         *,
         correction: Literal["holm", "bh", "bonferroni"] = "holm",
         alpha: float = 0.05,
-        kind: Literal["auto", "mean", "mcnemar", "wilcoxon"] = "auto",
+        kind: Literal["auto", "mean", "mcnemar", "wilcoxon", "sequential"] = "auto",
     ) -> pd.DataFrame:
         """Say for each two models whether they differ, by how much, and how sure that is: on the same prompts, pair by pair.
 
@@ -200,7 +237,8 @@ class Measured:
         alpha : float
             A pair is decided when its adjusted p-value is below; intervals have the confidence ``1 - alpha``.
         kind : str
-            See ``toolkit.stats.paired_test``.
+            See ``toolkit.stats.paired_test``, or ``sequential``: see ``toolkit.stats.sequential_test``. By default ``sequential`` for the
+            metric that ``until="decided"`` looked at, since a test for one look would claim too much there.
 
         Returns
         -------
@@ -224,4 +262,5 @@ class Measured:
         [True]
         """
         known = [name for name in frames.METRICS if name in self.frame] + self._scorers
-        return verdict(self.frame, self.models, metric, known=known, correction=correction, alpha=alpha, kind=kind)
+        chosen = "sequential" if kind == "auto" and metric == self.until_metric else kind
+        return verdict(self.frame, self.models, metric, known=known, correction=correction, alpha=alpha, kind=chosen)

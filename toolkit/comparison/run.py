@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..client import AsyncClient, Client
@@ -20,7 +20,7 @@ from ..types import CacheMode, Completion
 from .grid import Cell, Plan
 from .scorers import Scorer, score
 
-__all__ = ["Run", "Watcher", "arun", "run"]
+__all__ = ["Rule", "Run", "Watcher", "arun", "run"]
 
 TICK_S = 0.1
 """How often a waiting cell looks up: an interrupt is not seen in between (ipykernel issues 881 and 1239)."""
@@ -32,6 +32,12 @@ _log = logging.getLogger(__name__)
 
 Watcher = Callable[["Run"], None]
 """Told at every tick; draws a bar or a table, and may call ``run.stop()``."""
+
+Rule = Callable[["Run"], str | None]
+"""Looked at whenever a row or a score has arrived, one thread at a time; a reason, in words for the user, stops the run.
+
+No further call is begun then, so that at most what was under way goes beyond a limit; those calls are left to end and are rows.
+"""
 
 
 @dataclass(slots=True)
@@ -48,13 +54,21 @@ class Run:
     """The same rows as they came in, so that a watcher can go on from where it was."""
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     scores: dict[int, dict[str, float]] = field(default_factory=dict)
+    rules: Sequence[Rule] = ()
     operation: str = "text"
     """As the journal calls what is asked."""
     arrivals: dict[int, array[float]] = field(default_factory=dict)
     """When the pieces of each answer came, in seconds since its request: four bytes each."""
     stopped: bool = False
+    stopped_because: str | None = None
+    """The reason that a rule gave."""
+    decided: bool = False
+    """Whether it was stopped because there is nothing more to find out."""
+    until_metric: str | None = None
+    """What a rule looks at after every prompt, so that a test for one look would claim too much."""
     fatal: BaseException | None = None
     started: float = field(default_factory=time.perf_counter)
+    _ruling: threading.Lock = field(default_factory=threading.Lock)
 
     def stop(self) -> None:
         """Start no further call."""
@@ -78,6 +92,7 @@ class Run:
             timing = outcome.timing
             if timing.ttft_s is not None:
                 self.arrivals[cell.index] = array("f", itertools.accumulate(timing.inter_token_s, initial=timing.ttft_s))
+            self.check_rules()
 
         return take
 
@@ -90,6 +105,17 @@ class Run:
             except Exception as exc:  # noqa: BLE001 - a user's code
                 scores[name] = math.nan
                 _log.warning("the scorer %s failed on prompt %s: %s: %s", name, cell.question.prompt_id, type(exc).__name__, exc)
+        self.check_rules()
+
+    def check_rules(self) -> None:
+        """Stop the run where a rule says so; the first reason counts."""
+        if not self.rules:
+            return
+        with self._ruling:
+            if self.stopped_because is None:
+                self.stopped_because = next((reason for rule in self.rules if (reason := rule(self)) is not None), None)
+        if self.stopped_because is not None:
+            self.stop()
 
     def context(self, cell: Cell) -> dict[str, str | int]:
         where: dict[str, str | int] = {"label": cell.variant.label, "prompt_id": cell.question.prompt_id, "repeat": cell.repeat}
@@ -173,7 +199,7 @@ async def arun(client: AsyncClient, state: Run, *, concurrency: int, cache: Cach
     tasks = {asyncio.create_task(work()) for _ in range(min(concurrency, len(state.plan)))}
     try:
         pending = tasks
-        while pending and not state.stopped:
+        while pending and (not state.stopped or state.stopped_because is not None):  # a rule's stop lets calls under way end
             ended, pending = await asyncio.wait(pending, timeout=TICK_S, return_when=asyncio.FIRST_EXCEPTION)
             for task in ended:
                 task.result()

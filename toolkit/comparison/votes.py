@@ -15,7 +15,7 @@ from ..errors import ConfigError, JournalError
 from ..keys import canonical, digest
 from ..monitor import frames
 from ..monitor.events import VoteRecord
-from ..monitor.journal import Journal, JournalReader
+from ..monitor.journal import Journal
 from .pairings import Pairing
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class BallotBox:
             return []
         self._journal.flush()
         try:
-            columns = JournalReader(self._journal.path).votes()
+            columns = self._journal.reader().votes()
         except JournalError as exc:
             _log.warning("the votes in the journal can't be read, only those cast here count: %s", exc)
             return []
