@@ -24,6 +24,7 @@ from .providers.base import Provider
 from .providers.key import ApiKey
 from .providers.registry import known_providers, provider_class, split_model
 from .routing import Routing, ask_in_turn
+from .timing import LoopDelays
 from .transports import AsyncTransports, ThreadTransports, TransportChoice
 from .types import (
     CacheMode,
@@ -195,7 +196,7 @@ class Toolbox:
         prices: Mapping[str, Price] | None,
         aliases: Mapping[str, str] | None,
         fallbacks: Mapping[str, Sequence[str]] | None,
-        stalled: Callable[[], float],
+        delays: LoopDelays | None,
     ) -> None:
         guard_httpx()  # before the first request: with httpx's transport its debug lines are ours too
         self.routing = Routing(aliases, fallbacks)
@@ -214,7 +215,7 @@ class Toolbox:
             limiter=lambda provider: self.limiter(provider.name),
             record=record,
             record_content=settings.record_content(),
-            stalled=stalled,
+            delays=delays,
         )
         self._limiters: dict[str, Limiter] = {}
         self._providers: dict[str, Provider] = {}
@@ -394,7 +395,7 @@ class Client:
             prices=prices,
             aliases=aliases,
             fallbacks=fallbacks,
-            stalled=lambda: 0.0,
+            delays=None,
         )
         self._driver = ThreadDriver(
             transports=ThreadTransports(transport), in_process=self._tools.in_process, cache=self._tools.cache, sleep=sleep
@@ -711,7 +712,7 @@ class AsyncClient:
             prices=prices,
             aliases=aliases,
             fallbacks=fallbacks,
-            stalled=self._watch.stalled,
+            delays=self._watch,
         )
         self._driver = AsyncDriver(
             transports=AsyncTransports(transport), in_process=self._tools.in_process, cache=self._tools.cache, sleep=sleep

@@ -217,26 +217,34 @@ class Hands:
 class LoopWatch:
     """Measures how late an event loop is while calls are under way: a heartbeat that should come every 20 ms.
 
-    ``stalled()`` gives the seconds it was late in all; the difference over a call is that call's ``loop_stall_s``.
+    ``stalled()`` gives the seconds it was late in all, ``held_up()`` those of the stall that has just ended, or lasts still.
     """
 
     BEAT_S = 0.02
     JITTER_S = 0.005  # timers are never exact; this much is not a stall
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self._calls = 0
         self._stalled_s = 0.0
+        self._last_stall_s = self._last_stall_ended = 0.0
         self._due = 0.0
         self._handle: asyncio.TimerHandle | None = None
 
     def stalled(self) -> float:
         return self._stalled_s + self._late()
 
+    def held_up(self) -> float:
+        late = self._late()
+        if late:
+            return late
+        return self._last_stall_s if self._clock() - self._last_stall_ended < self.JITTER_S else 0.0
+
     def _late(self) -> float:
         """How late the beat that is due is by now."""
         if self._handle is None:
             return 0.0
-        late = time.perf_counter() - self._due
+        late = self._clock() - self._due
         return late if late > self.JITTER_S else 0.0
 
     def __enter__(self) -> LoopWatch:
@@ -248,17 +256,23 @@ class LoopWatch:
     def __exit__(self, *_: object) -> None:
         self._calls -= 1
         if not self._calls and self._handle is not None:
-            self._stalled_s += self._late()
+            self._count()
             self._handle.cancel()
             self._handle = None
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._due = time.perf_counter() + self.BEAT_S
+        self._due = self._clock() + self.BEAT_S
         self._handle = loop.call_later(self.BEAT_S, self._beat, loop)
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._stalled_s += self._late()
+        self._count()
         self._next(loop)
+
+    def _count(self) -> None:
+        late = self._late()
+        if late:
+            self._stalled_s += late
+            self._last_stall_s, self._last_stall_ended = late, self._clock()
 
 
 class AsyncDriver:

@@ -145,7 +145,7 @@ class Comparison:
         return {
             "calls": len(rows),
             "ok": len(ok),
-            "errors": len(rows) - len(ok),
+            "errors": int((rows["status"] == "error").sum()),
             **{kind: int((ok["provenance"] == kind).sum()) for kind in ("live", "replayed", "coalesced")},
             "n": tail["n"],
             "p50_s": middle["value"],

@@ -73,7 +73,12 @@ class Work:
 
 
 class ReaderLeft(BaseException):
-    """Whoever read a stream closed it. Unlike at a ``GeneratorExit``, which ends generators at once, steps may still send a last word."""
+    """Whoever read a stream closed it. Unlike at a ``GeneratorExit``, which ends generators at once, steps may still send a last word.
+
+    ``partial`` is what had come of the answer.
+    """
+
+    partial = ""
 
 
 Step = Lookup | Join | Send | Read | Emit | Sleep | Keep | Work
