@@ -40,6 +40,7 @@ from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Sleep, Steps
 __all__ = ["ChatQuestion", "ImageQuestion", "Policy", "Question", "ask", "exchange"]
 
 DEFAULT_RETRY = Retry()
+SHORTEST_READ_S = 0.001  # a limit of zero would mean: don't wait at all
 
 ResultT = TypeVar("ResultT", Completion, ImageResult)
 ResultT_co = TypeVar("ResultT_co", covariant=True)
@@ -417,15 +418,21 @@ def streamed(call: Call) -> Steps[Reply]:
     except ReaderLeft as left:
         left.partial = reader.text
         raise
+    except httpx.ReadTimeout as exc:
+        if provider.first_token_timeout_s > (request.timeout_s or DEFAULT_TIMEOUT_S):
+            raise
+        provider.keys.wash(exc)
+        raise without_token(call) from exc
     return reply if reply.request_id else replace(reply, request_id=provider.request_id(response))
 
 
 def read_stream(call: Call, reader: Reader, response: httpx.Response) -> Steps[None]:
     """Take the bytes of one response to its end."""
     provider, request, ledger = call.provider, call.request, call.ledger
-    limit_s = request.timeout_s or DEFAULT_TIMEOUT_S
+    limit_s, first_s = request.timeout_s or DEFAULT_TIMEOUT_S, provider.first_token_timeout_s
     read, pieces = Read(response), ledger.pieces
     while True:
+        read.within_s = None if pieces else max(first_s - ledger.attempt_s, SHORTEST_READ_S)
         try:
             chunk = yield read
         except httpx.HTTPError as exc:
@@ -446,6 +453,14 @@ def read_stream(call: Call, reader: Reader, response: httpx.Response) -> Steps[N
         if ledger.attempt_s > limit_s:
             why = f"{provider.name} was still streaming after {limit_s:g} s; give it more with timeout_s="
             raise ProviderTimeoutError(why, provider=provider.name, model=request.model, partial=reader.text)
+        if not pieces and ledger.attempt_s > first_s and not reader.done:
+            raise without_token(call)
+
+
+def without_token(call: Call) -> ProviderTimeoutError:
+    provider = call.provider
+    why = f"{provider.name} sent no token within {provider.first_token_timeout_s:g} s; give it more with Client(first_token_timeout_s=)"
+    return ProviderTimeoutError(why, provider=provider.name, model=call.request.model)
 
 
 def arrived(call: Call, events: list[StreamEvent]) -> Steps[None]:

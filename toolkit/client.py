@@ -20,7 +20,7 @@ from .monitor.journal import Journal, open_journal
 from .monitor.outcomes import CallContext, Outcome
 from .monitor.redaction import guard_httpx
 from .pricing import Price
-from .providers.base import Provider
+from .providers.base import DEFAULT_FIRST_TOKEN_TIMEOUT_S, Provider
 from .providers.key import ApiKey
 from .providers.registry import known_providers, provider_class, split_model
 from .routing import Routing, ask_in_turn
@@ -196,9 +196,12 @@ class Toolbox:
         prices: Mapping[str, Price] | None,
         aliases: Mapping[str, str] | None,
         fallbacks: Mapping[str, Sequence[str]] | None,
+        first_token_timeout_s: float,
         delays: LoopDelays | None,
     ) -> None:
         guard_httpx()  # before the first request: with httpx's transport its debug lines are ours too
+        check_number("first_token_timeout_s", first_token_timeout_s, low=0.0, above=True)
+        self.first_token_timeout_s = first_token_timeout_s
         self.routing = Routing(aliases, fallbacks)
         self.base_urls = dict(base_urls or {})
         self.api_keys = dict(api_keys or {})
@@ -241,6 +244,7 @@ class Toolbox:
         if kind.key_required and not key and not address:
             raise ConfigError(f"{name} needs a key: set {kind.key_var}, or give Client(api_keys={{{name!r}: ...}})")
         provider = kind(base_url=kind.read_address(address) if address else None, api_key=key)
+        provider.first_token_timeout_s = self.first_token_timeout_s
         transport = provider.transport()
         if transport is not None:
             self._in_process[provider.url.host] = transport
@@ -358,6 +362,9 @@ class Client:
     fallbacks : mapping, optional
         Who is asked when a model fails: ``{"openrouter/x": ["ollama/y"]}``. The answer says which model gave it. A comparison does
         without: its rows are the models that it names.
+    first_token_timeout_s : float
+        Seconds within which a stream must have brought its first token, of reasoning or of the answer, whatever else it sends to keep the
+        connection open. Comparisons stream too. A ``timeout_s`` that is shorter comes first; a call that is not streamed has only that.
     transport : str or callable
         ``"own"`` (HTTP/1.1 over sockets, by httpx through a proxy), ``"httpx"``, ``"fast"`` (Rust; the extra ``fast``), or a callable that
         makes an ``httpx.BaseTransport``.
@@ -383,6 +390,7 @@ class Client:
         prices: Mapping[str, Price] | None = None,
         aliases: Mapping[str, str] | None = None,
         fallbacks: Mapping[str, Sequence[str]] | None = None,
+        first_token_timeout_s: float = DEFAULT_FIRST_TOKEN_TIMEOUT_S,
         transport: TransportChoice = "own",
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -395,6 +403,7 @@ class Client:
             prices=prices,
             aliases=aliases,
             fallbacks=fallbacks,
+            first_token_timeout_s=first_token_timeout_s,
             delays=None,
         )
         self._driver = ThreadDriver(
@@ -445,7 +454,7 @@ class Client:
         schema : dict, optional
             A JSON Schema; the value read from the answer is ``completion.parsed``.
         timeout_s : float, optional
-            Seconds for one attempt; 600 by default.
+            Seconds for one attempt; 600 by default. See also ``Client(first_token_timeout_s=)``.
         cache : bool or str
             ``True``, ``False``, ``"refresh"`` (ask again and keep that) or ``"only"`` (never ask).
         extra : dict, optional
@@ -699,6 +708,7 @@ class AsyncClient:
         prices: Mapping[str, Price] | None = None,
         aliases: Mapping[str, str] | None = None,
         fallbacks: Mapping[str, Sequence[str]] | None = None,
+        first_token_timeout_s: float = DEFAULT_FIRST_TOKEN_TIMEOUT_S,
         transport: TransportChoice = "own",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -712,6 +722,7 @@ class AsyncClient:
             prices=prices,
             aliases=aliases,
             fallbacks=fallbacks,
+            first_token_timeout_s=first_token_timeout_s,
             delays=self._watch,
         )
         self._driver = AsyncDriver(

@@ -15,6 +15,7 @@ from .cache.flights import Abandoned, Failed, Flight, Flights, Landed
 from .cache.tiers import ResponseCache
 from .transports import AsyncTransports, LoopTransport, ThreadTransports, origin_of
 from .types import Kept
+from .wire.patience import AsyncPunctualStream, Deadline, PunctualStream, hurried, limit_reads, read_limit
 from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Send, Sleep, Steps, T, Work
 
 __all__ = ["AsyncDriver", "LoopWatch", "ThreadDriver"]
@@ -49,12 +50,14 @@ class ThreadDriver:
         in_process: InProcess = lambda _host: None,
         cache: ResponseCache | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.transports = transports
         self.in_process = in_process
         self.cache = cache
         self.flights: Flights[Kept] = cache.flights if cache is not None else Flights()
         self.sleep = sleep
+        self.clock = clock
 
     def run(self, steps: Steps[T]) -> T:
         """Carry out a call to its end and return what it gives; events for a reader are dropped."""
@@ -103,18 +106,20 @@ class ThreadDriver:
 class Hands:
     """What one call holds on to while it runs in a thread: the response it is reading, and its claim to ask for other processes too."""
 
-    __slots__ = ("chunks", "claim", "driver", "response")
+    __slots__ = ("chunks", "claim", "driver", "read_limit_s", "response", "within_s")
 
     def __init__(self, driver: ThreadDriver) -> None:
         self.driver = driver
         self.response: httpx.Response | None = None
         self.chunks: Iterator[bytes] | None = None
         self.claim: Claim | None = None
+        self.read_limit_s: float | None = None  # of the request
+        self.within_s: float | None = None  # in its place, for now
 
     def carry_out(self, step: Any) -> Any:  # each step has its own type of result
         kind = type(step)
         if kind is Read:
-            return self.read(step.response)
+            return self.read(step)
         if kind is Send:
             return self.send(step)
         if kind is Lookup:
@@ -159,11 +164,16 @@ class Hands:
 
     def send(self, step: Send) -> httpx.Response:
         self.close()
-        response = self.exchange(step)
         if step.stream:
-            self.response = response
+            with hurried(step.request, step.within_s):
+                response = self.response = self.exchange(step)
+            self.read_limit_s, self.within_s = read_limit(step.request), step.within_s
             self.chunks = iter(response.stream if whole_stream(response) else response.iter_bytes())  # type: ignore[arg-type]
             return response
+        deadline = Deadline(self.driver.clock, read_limit(step.request))
+        response = self.exchange(step)
+        if not response.is_closed:
+            response.stream = PunctualStream(response.stream, deadline)  # type: ignore[arg-type]
         try:
             response.read()
         finally:
@@ -189,8 +199,11 @@ class Hands:
         held.used.add(origin)
         return response
 
-    def read(self, response: httpx.Response) -> bytes | None:
-        assert response is self.response and self.chunks is not None, "a call reads the response it sent for last"
+    def read(self, step: Read) -> bytes | None:
+        assert step.response is self.response and self.chunks is not None, "a call reads the response it sent for last"
+        if step.within_s != self.within_s:
+            self.within_s = step.within_s
+            limit_reads(step.response, self.read_limit_s if step.within_s is None else step.within_s)
         chunk = next(self.chunks, None)
         if chunk is None:
             self.close()
@@ -285,12 +298,14 @@ class AsyncDriver:
         in_process: InProcess = lambda _host: None,
         cache: ResponseCache | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.transports = transports
         self.in_process = in_process
         self.cache = cache
         self.flights: Flights[Kept] = cache.flights if cache is not None else Flights()
         self.sleep = sleep
+        self.clock = clock
 
     async def run(self, steps: Steps[T]) -> T:
         """Carry out a call to its end and return what it gives; events for a reader are dropped."""
@@ -340,7 +355,7 @@ class AsyncDriver:
 class AsyncHands:
     """What one call holds on to while it runs on a loop: the response it is reading, its place in a pool, and its claim."""
 
-    __slots__ = ("chunks", "claim", "driver", "pool", "response")
+    __slots__ = ("chunks", "claim", "driver", "pool", "read_limit_s", "response", "within_s")
 
     def __init__(self, driver: AsyncDriver) -> None:
         self.driver = driver
@@ -348,11 +363,13 @@ class AsyncHands:
         self.chunks: AsyncIterator[bytes] | None = None
         self.pool: LoopTransport | None = None
         self.claim: Claim | None = None
+        self.read_limit_s: float | None = None  # of the request
+        self.within_s: float | None = None  # in its place, for now
 
     async def carry_out(self, step: Any) -> Any:  # each step has its own type of result
         kind = type(step)
         if kind is Read:
-            return await self.read(step.response)
+            return await self.read(step)
         if kind is Send:
             return await self.send(step)
         if kind is Lookup:
@@ -407,11 +424,16 @@ class AsyncHands:
 
     async def send(self, step: Send) -> httpx.Response:
         await self.close()
-        response = await self.exchange(step)
         if step.stream:
-            self.response = response
+            with hurried(step.request, step.within_s):
+                response = self.response = await self.exchange(step)
+            self.read_limit_s, self.within_s = read_limit(step.request), step.within_s
             self.chunks = aiter(response.stream if whole_stream(response) else response.aiter_bytes())  # type: ignore[arg-type]
             return response
+        deadline = Deadline(self.driver.clock, read_limit(step.request))
+        response = await self.exchange(step)
+        if not response.is_closed:
+            response.stream = AsyncPunctualStream(response.stream, deadline)  # type: ignore[arg-type]
         try:
             await response.aread()
         finally:
@@ -448,8 +470,11 @@ class AsyncHands:
         if pool is not None:
             self.driver.transports.give_back(pool)
 
-    async def read(self, response: httpx.Response) -> bytes | None:
-        assert response is self.response and self.chunks is not None, "a call reads the response it sent for last"
+    async def read(self, step: Read) -> bytes | None:
+        assert step.response is self.response and self.chunks is not None, "a call reads the response it sent for last"
+        if step.within_s != self.within_s:
+            self.within_s = step.within_s
+            limit_reads(step.response, self.read_limit_s if step.within_s is None else step.within_s)
         chunk = await anext(self.chunks, None)
         if chunk is None:
             await self.close()
