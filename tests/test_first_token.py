@@ -53,7 +53,7 @@ def ask(driver, case, fault, *, retry=NO_RETRY, transport="own", first_token_tim
 
 
 def refused(driver, case, fault, **options):
-    with pytest.raises(ProviderTimeoutError, match="no token within 0.06 s.*first_token_timeout_s=") as caught:
+    with pytest.raises(ProviderTimeoutError, match=r"no token within 0\.06 s.*first_token_timeout_s=") as caught:
         ask(driver, case, fault, **options)
     return caught.value
 
@@ -90,7 +90,7 @@ def test_the_limit_holds_with_the_transports_of_httpx(driver):
 
 
 def test_a_shorter_limit_for_the_whole_attempt_comes_first(driver):
-    with pytest.raises(ProviderTimeoutError, match="still streaming after 0.03 s"):
+    with pytest.raises(ProviderTimeoutError, match=r"still streaming after 0\.03 s"):
         ask(driver, CASES[0], nothing_for_ever(CASES[0]), timeout_s=0.03)
 
 

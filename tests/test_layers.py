@@ -8,7 +8,7 @@ import pytest
 ROWS = [
     {"render", "hints", "rates"},
     {"errors", "types"},
-    {"settings", "keys", "stats", "pricing"},
+    {"settings", "keys", "stats", "pricing", "schemas"},
     {"wire", "cache", "monitor", "charts"},
     {"providers"},
     {"timing", "transports", "routing"},

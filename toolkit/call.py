@@ -97,20 +97,21 @@ class Question(Protocol[ResultT_co]):
         """Ask the service for a whole answer."""
         ...
 
-    def check(self, reply: Any) -> None:  # what ``answer`` gives
-        """Raise where an answer is not what was asked for: it is not kept then."""
+    def parse(self, reply: Any) -> Any:  # what ``answer`` gives; whatever the caller's schema describes
+        """Read the value in an answer; raise where it is not what was asked for: such an answer is not kept."""
         ...
 
-    def result(self, reply: Any, facts: dict[str, Any]) -> ResultT_co:  # what ``answer`` gives; fields of any result
+    def result(self, reply: Any, parsed: Any, facts: dict[str, Any], /) -> ResultT_co:  # of ``answer`` and ``parse``; fields of any result
         """Make what the caller gets."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ChatQuestion:
-    """Asks for words."""
+    """Asks for words; ``read`` makes a value of an answer's text where the request has a schema."""
 
     request: ChatRequest
+    read: Callable[[str], Any] = json.loads  # whatever the schema describes
 
     def wire(self, provider: Provider) -> Wire:
         return provider.wire(self.request)
@@ -118,13 +119,21 @@ class ChatQuestion:
     def answer(self, provider: Provider, wire: Wire) -> Steps[Reply]:
         return provider.answer(self.request, wire)
 
-    def check(self, reply: Reply) -> None:
-        parsed(self.request, reply)
+    def parse(self, reply: Reply) -> Any:  # whatever the schema describes
+        if self.request.schema is None or reply.finish_reason == "tool_calls":
+            return None
+        try:
+            return self.read(reply.text)
+        except ValueError as exc:
+            model, why = self.request.model, "it was cut by max_tokens" if reply.finish_reason == "length" else str(exc)
+            raise ReplyError(
+                f"the answer of {model} is not the JSON that schema= asks for: {why}", model=model, partial=reply.text
+            ) from exc
 
-    def result(self, reply: Reply, facts: dict[str, Any]) -> Completion:
+    def result(self, reply: Reply, parsed: Any, facts: dict[str, Any], /) -> Completion:  # see parse
         return Completion(
             reasoning=reply.reasoning,
-            parsed=parsed(self.request, reply),
+            parsed=parsed,
             tool_calls=reply.tool_calls,
             finish_reason=reply.finish_reason,
             logprobs=reply.logprobs,
@@ -144,10 +153,10 @@ class ImageQuestion:
     def answer(self, provider: Provider, wire: Wire) -> Steps[ImageReply]:
         return provider.make_images(self.request, wire)
 
-    def check(self, reply: ImageReply) -> None:
+    def parse(self, reply: ImageReply) -> None:
         """A provider that finds no picture in an answer has said so already."""
 
-    def result(self, reply: ImageReply, facts: dict[str, Any]) -> ImageResult:
+    def result(self, reply: ImageReply, _parsed: None, facts: dict[str, Any], /) -> ImageResult:
         return ImageResult(images=reply.images, **facts)
 
 
@@ -250,7 +259,12 @@ def answer(call: Call, cache: CacheMode) -> Steps[Any]:
     if cache is True or cache == "only":
         found = yield Lookup(call.key)
         if found is not MISS:
-            return (yield from replay(call, found))
+            try:
+                return (yield from replay(call, found))
+            except ReplyError:  # kept for a dict, which asks for any JSON; a type in the same words checks it
+                if cache == "only":
+                    raise
+                return (yield from live(call, keep=True))
         if cache == "only":
             raise CacheMiss(f"no answer of {call.context.model} to this prompt is kept; ask with cache=True")
     if cache is not True or call.emit:
@@ -261,7 +275,7 @@ def answer(call: Call, cache: CacheMode) -> Steps[Any]:
         flight = yield Join(call.key)
         if isinstance(flight, Landed):
             call.ledger.book_lookup()
-            return finish(call, flight.kept, "coalesced")
+            return finish(call, flight.kept, call.question.parse(flight.kept.reply), "coalesced")
         if isinstance(flight, Failed):
             raise flight.error
     return (yield from lead(call, flight))
@@ -295,7 +309,7 @@ def lead(call: Call, flight: Flight[Kept]) -> Steps[Any]:
 
 def replay(call: Call, found: Found) -> Steps[Any]:
     """Give a kept answer again: at once, or with the pauses of the first time."""
-    kept = found.kept
+    kept, parsed = found.kept, call.question.parse(found.kept.reply)
     call.provenance = "replayed"
     call.ledger.book_lookup()
     if call.emit:
@@ -306,7 +320,7 @@ def replay(call: Call, found: Found) -> Steps[Any]:
                 clock = at
                 call.ledger.book_lookup()
             yield from emitted(call, [event])
-    return finish(call, kept, "replayed", found)
+    return finish(call, kept, parsed, "replayed", found)
 
 
 def replayed_events(kept: Kept) -> list[tuple[float, StreamEvent]]:
@@ -342,14 +356,14 @@ def live(call: Call, *, keep: bool, landed: Callable[[Kept], None] | None = None
         cost_usd=cost,
         price_date=price.date if price else None,
     )
-    call.question.check(reply)  # an answer that breaks its schema is shown to the caller, and not kept
+    parsed = call.question.parse(reply)  # an answer that breaks its schema is shown to the caller, and not kept
     if keep and reply.keepable:
         assert call.key is not None
         yield Keep(call.key, kept)
     if landed is not None:
         landed(kept)
     ledger.book_lookup()
-    return finish(call, kept, "live")
+    return finish(call, kept, parsed, "live")
 
 
 def price_of(call: Call, reply: Reply | ImageReply) -> Price | None:
@@ -516,7 +530,7 @@ def translated(error: Exception, provider: Provider, model: str | None) -> Provi
     return ours
 
 
-def finish(call: Call, kept: Kept, provenance: Provenance, found: Found | None = None) -> Any:
+def finish(call: Call, kept: Kept, parsed: Any, provenance: Provenance, found: Found | None = None) -> Any:  # both as the question says
     """Make the result: the answer, how it came about, what it cost or saved."""
     reply = kept.reply
     lives = provenance == "live"
@@ -538,20 +552,7 @@ def finish(call: Call, kept: Kept, provenance: Provenance, found: Found | None =
         "saved_s": None if lives else kept.latency_s,
         "saved_usd": None if lives else kept.cost_usd,
     }
-    return call.question.result(reply, facts)
-
-
-def parsed(request: ChatRequest, reply: Reply) -> Any:  # whatever the schema describes
-    """Read the answer as JSON where a schema was asked for."""
-    if request.schema is None or reply.finish_reason == "tool_calls":
-        return None
-    try:
-        return json.loads(reply.text)
-    except ValueError as exc:
-        why = "it was cut by max_tokens" if reply.finish_reason == "length" else str(exc)
-        raise ReplyError(
-            f"the answer of {request.model} is not the JSON that schema= asks for: {why}", model=request.model, partial=reply.text
-        ) from exc
+    return call.question.result(reply, parsed, facts)
 
 
 def exchange(provider: Provider, steps: Steps[T], model: str | None = None) -> Steps[T]:

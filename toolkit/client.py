@@ -24,6 +24,7 @@ from .providers.base import DEFAULT_FIRST_TOKEN_TIMEOUT_S, Provider
 from .providers.key import ApiKey
 from .providers.registry import known_providers, provider_class, split_model
 from .routing import Routing, ask_in_turn
+from .schemas import SchemaChoice, read_schema
 from .timing import LoopDelays
 from .transports import AsyncTransports, ThreadTransports, TransportChoice
 from .types import (
@@ -67,7 +68,7 @@ class Options:
     top_p: float | None = None
     stop: str | Sequence[str] | None = None
     seed: int | None = None
-    schema: Mapping[str, Any] | None = None  # JSON Schema
+    schema: SchemaChoice | None = None
     timeout_s: float | None = None
     extra: Mapping[str, Any] | None = None  # any JSON
 
@@ -76,8 +77,8 @@ class Options:
         check_number("top_p", self.top_p, low=0.0, high=1.0)
         check_number("max_tokens", self.max_tokens, low=1)
         check_number("timeout_s", self.timeout_s, low=0.0, above=True)
-        if self.schema is not None and not isinstance(self.schema, Mapping):
-            raise ConfigError(f"schema= takes a JSON Schema as a dict, not {type(self.schema).__name__}")
+        if self.schema is not None:
+            read_schema(self.schema)
 
 
 def check_number(name: str, value: float | None, *, low: float, high: float = math.inf, above: bool = False) -> None:
@@ -131,9 +132,9 @@ def read_part(part: Any) -> TextPart | ImagePart:  # what a user gave us
     raise ConfigError("a part of a message is text, {'type': 'text', 'text': ...}, {'type': 'image_url', ...} or tk.ImagePart")
 
 
-def build_request(name: str, prompt: Prompt, options: Options) -> ChatRequest:
-    stop = options.stop
-    return ChatRequest(
+def build_question(name: str, prompt: Prompt, options: Options) -> ChatQuestion:
+    stop, schema = options.stop, None if options.schema is None else read_schema(options.schema)
+    request = ChatRequest(
         model=name,
         messages=read_messages(prompt, options.system),
         temperature=options.temperature,
@@ -141,10 +142,11 @@ def build_request(name: str, prompt: Prompt, options: Options) -> ChatRequest:
         top_p=options.top_p,
         stop=() if stop is None else (stop,) if isinstance(stop, str) else tuple(stop),
         seed=options.seed,
-        schema=options.schema,
+        schema=None if schema is None else schema.json,
         timeout_s=options.timeout_s,
         extra=options.extra or {},
     )
+    return ChatQuestion(request) if schema is None else ChatQuestion(request, schema.read)
 
 
 def build_image_request(
@@ -277,7 +279,7 @@ class Toolbox:
             raise ConfigError(f"replay={replay!r}: it is 'instant' or 'recorded'")
         return ask(
             self.provider(provider_name),
-            ChatQuestion(build_request(name, prompt, options)),
+            build_question(name, prompt, options),
             context=CallContext(provider=provider_name, model=f"{provider_name}/{name}", **{"label": model, **(context or {})}),
             policy=self.policy if observe is None else self.observed(observe),
             cache=cache,
@@ -434,7 +436,7 @@ class Client:
         top_p: float | None = None,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        schema: Mapping[str, Any] | None = None,
+        schema: SchemaChoice | None = None,
         timeout_s: float | None = None,
         cache: CacheMode = True,
         extra: Mapping[str, Any] | None = None,
@@ -451,8 +453,9 @@ class Client:
             A system message to put first.
         temperature, top_p, max_tokens, stop, seed
             Sampling, as the service understands it; what you leave out is not sent.
-        schema : dict, optional
-            A JSON Schema; the value read from the answer is ``completion.parsed``.
+        schema : dict or type, optional
+            A JSON Schema; the value read from the answer is ``completion.parsed``. Or a type (the extra ``schema``): a pydantic model, a
+            dataclass, a ``TypedDict`` (on Python 3.11 that of ``typing_extensions``), ``list[int]``; the service gets its JSON Schema, and ``parsed`` is the checked object.
         timeout_s : float, optional
             Seconds for one attempt; 600 by default. See also ``Client(first_token_timeout_s=)``.
         cache : bool or str
@@ -494,7 +497,7 @@ class Client:
         top_p: float | None = None,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        schema: Mapping[str, Any] | None = None,
+        schema: SchemaChoice | None = None,
         timeout_s: float | None = None,
         cache: CacheMode = True,
         extra: Mapping[str, Any] | None = None,
@@ -753,7 +756,7 @@ class AsyncClient:
         top_p: float | None = None,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        schema: Mapping[str, Any] | None = None,
+        schema: SchemaChoice | None = None,
         timeout_s: float | None = None,
         cache: CacheMode = True,
         extra: Mapping[str, Any] | None = None,
@@ -776,7 +779,7 @@ class AsyncClient:
         top_p: float | None = None,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        schema: Mapping[str, Any] | None = None,
+        schema: SchemaChoice | None = None,
         timeout_s: float | None = None,
         cache: CacheMode = True,
         extra: Mapping[str, Any] | None = None,

@@ -20,6 +20,7 @@ from .errors import ConfigError
 from .monitor.events import RunRecord
 from .monitor.journal import Journal
 from .monitor.outcomes import process_name
+from .schemas import SchemaChoice
 from .types import CacheMode
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def compare(
     top_p: float | None = None,
     stop: str | Sequence[str] | None = None,
     seed: int | None = None,
-    schema: Mapping[str, Any] | None = None,
+    schema: SchemaChoice | None = None,
     timeout_s: float | None = None,
     extra: Mapping[str, Any] | None = None,
     client: Client | None = None,
@@ -205,7 +206,7 @@ async def acompare(
     top_p: float | None = None,
     stop: str | Sequence[str] | None = None,
     seed: int | None = None,
-    schema: Mapping[str, Any] | None = None,
+    schema: SchemaChoice | None = None,
     timeout_s: float | None = None,
     extra: Mapping[str, Any] | None = None,
     client: AsyncClient | None = None,
