@@ -77,7 +77,9 @@ def typed_schema(schema: SchemaChoice) -> Schema:
         try:
             return adapter.validate_json(text)
         except pydantic.ValidationError as exc:
-            raise ValueError(faults(exc.errors(include_url=False, include_context=False, include_input=False))) from exc
+            raise ValueError(
+                faults(exc.errors(include_url=False, include_context=False, include_input=False))
+            ) from None  # it quotes the answer
         except Exception as exc:  # a validator of the user's
             raise ValueError(f"{type(exc).__name__}: {exc}") from exc
 
