@@ -90,8 +90,16 @@ def test_the_limit_holds_with_the_transports_of_httpx(driver):
 
 
 def test_a_shorter_limit_for_the_whole_attempt_comes_first(driver):
-    with pytest.raises(ProviderTimeoutError, match=r"still streaming after 0\.03 s"):
+    with pytest.raises(ProviderTimeoutError, match=r"see timeout_s=|still streaming after 0\.03 s"):
         ask(driver, CASES[0], nothing_for_ever(CASES[0]), timeout_s=0.03)
+
+
+@pytest.mark.parametrize("where", ["before", "after_headers"])
+def test_a_shorter_limit_holds_in_silence_too(driver, where):
+    gate = Gate()
+    with pytest.raises(ProviderTimeoutError, match=r"did not answer in time.*see timeout_s="):
+        ask(driver, CASES[0], lambda _request, good: dataclasses.replace(good, **{where: (gate,)}), timeout_s=0.05, first_token_timeout_s=9)
+    gate.opened.set()
 
 
 @pytest.mark.parametrize("wrong", [0, -1.0, float("nan"), "soon"])

@@ -446,7 +446,7 @@ def read_stream(call: Call, reader: Reader, response: httpx.Response) -> Steps[N
     limit_s, first_s = request.timeout_s or DEFAULT_TIMEOUT_S, provider.first_token_timeout_s
     read, pieces = Read(response), ledger.pieces
     while True:
-        read.within_s = None if pieces else max(first_s - ledger.attempt_s, SHORTEST_READ_S)
+        read.within_s = None if pieces else max(min(first_s, limit_s) - ledger.attempt_s, SHORTEST_READ_S)
         try:
             chunk = yield read
         except httpx.HTTPError as exc:
