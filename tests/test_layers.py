@@ -6,12 +6,13 @@ import pathlib
 import pytest
 
 ROWS = [
-    {"render", "hints"},
+    {"render", "hints", "rates"},
     {"errors", "types"},
-    {"settings", "keys", "stats", "pricing"},
+    {"settings", "keys", "stats", "pricing", "schemas"},
     {"wire", "cache", "monitor", "charts"},
     {"providers"},
-    {"call", "transports", "routing"},
+    {"timing", "transports", "routing"},
+    {"call"},
     {"drive"},
     {"client"},
     {"comparison", "doctor"},

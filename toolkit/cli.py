@@ -22,7 +22,7 @@ from .journal_commands import check_journal, export_journal, prune_journal
 from .monitor.journal import shown_url
 from .pricing import price_sources
 from .render import plain, seconds, side_by_side_text, text_table, usd
-from .types import PullProgress
+from .types import Completion, PullProgress
 
 __all__ = ["main"]
 
@@ -40,6 +40,7 @@ DEMO_PROMPTS = [
 DEMO_REPEATS = 10
 DEMO_CONCURRENCY = 2  # they run on this very machine: more at a time would measure each other
 DEFAULT_PORT = 8501
+RATES = ("e2e_tokens_per_s", "output_tokens_per_s", "answer_tokens_per_s", "tpot_s", "itl_p50_s", "itl_p95_s", "inter_token_s")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -241,12 +242,20 @@ def print_rows(result: Any) -> int:  # Comparison
     return 0 if (result.frame["status"] == "ok").all() and not result.missing else 1
 
 
+def completion_row(done: Completion) -> dict[str, Any]:  # any JSON
+    """A completion as plain data, with the rates worked out."""
+    row = dataclasses.asdict(done)
+    del row["timing"]["flow"]
+    row["timing"] |= {name: getattr(done.timing, name) for name in RATES}
+    return row
+
+
 def show_answer(args: argparse.Namespace) -> int:
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     client = defaults.client()
     if args.json:
         done = client.generate_text(args.model, prompt, **options_of(args))
-        print(json.dumps(dataclasses.asdict(done), default=str))
+        print(json.dumps(completion_row(done), default=str))
         return 0
     for event in client.stream_text(args.model, prompt, **options_of(args)):
         if event.completion is not None:

@@ -22,10 +22,12 @@ from .monitor.journal import Journal, open_journal
 from .monitor.outcomes import CallContext, Outcome
 from .monitor.redaction import guard_httpx
 from .pricing import Price, PriceBook, load_lists
-from .providers.base import Provider
+from .providers.base import DEFAULT_FIRST_TOKEN_TIMEOUT_S, Provider
 from .providers.key import ApiKey
 from .providers.registry import known_providers, provider_class, split_model
 from .routing import Routing, ask_in_turn
+from .schemas import SchemaChoice, read_schema
+from .timing import LoopDelays
 from .transports import AsyncTransports, ThreadTransports, TransportChoice
 from .types import (
     CacheMode,
@@ -69,7 +71,7 @@ class Options:
     top_p: float | None = None
     stop: str | Sequence[str] | None = None
     seed: int | None = None
-    schema: Mapping[str, Any] | None = None  # JSON Schema
+    schema: SchemaChoice | None = None
     timeout_s: float | None = None
     extra: Mapping[str, Any] | None = None  # any JSON
 
@@ -78,8 +80,8 @@ class Options:
         check_number("top_p", self.top_p, low=0.0, high=1.0)
         check_number("max_tokens", self.max_tokens, low=1)
         check_number("timeout_s", self.timeout_s, low=0.0, above=True)
-        if self.schema is not None and not isinstance(self.schema, Mapping):
-            raise ConfigError(f"schema= takes a JSON Schema as a dict, not {type(self.schema).__name__}")
+        if self.schema is not None:
+            read_schema(self.schema)
 
 
 def check_number(name: str, value: float | None, *, low: float, high: float = math.inf, above: bool = False) -> None:
@@ -133,9 +135,9 @@ def read_part(part: Any) -> TextPart | ImagePart:  # what a user gave us
     raise ConfigError("a part of a message is text, {'type': 'text', 'text': ...}, {'type': 'image_url', ...} or tk.ImagePart")
 
 
-def build_request(name: str, prompt: Prompt, options: Options) -> ChatRequest:
-    stop = options.stop
-    return ChatRequest(
+def build_question(name: str, prompt: Prompt, options: Options) -> ChatQuestion:
+    stop, schema = options.stop, None if options.schema is None else read_schema(options.schema)
+    request = ChatRequest(
         model=name,
         messages=read_messages(prompt, options.system),
         temperature=options.temperature,
@@ -143,10 +145,11 @@ def build_request(name: str, prompt: Prompt, options: Options) -> ChatRequest:
         top_p=options.top_p,
         stop=() if stop is None else (stop,) if isinstance(stop, str) else tuple(stop),
         seed=options.seed,
-        schema=options.schema,
+        schema=None if schema is None else schema.json,
         timeout_s=options.timeout_s,
         extra=options.extra or {},
     )
+    return ChatQuestion(request) if schema is None else ChatQuestion(request, schema.read)
 
 
 def build_image_request(
@@ -198,9 +201,12 @@ class Toolbox:
         prices: Mapping[str, Price] | None,
         aliases: Mapping[str, str] | None,
         fallbacks: Mapping[str, Sequence[str]] | None,
-        stalled: Callable[[], float],
+        first_token_timeout_s: float,
+        delays: LoopDelays | None,
     ) -> None:
         guard_httpx()  # before the first request: with httpx's transport its debug lines are ours too
+        check_number("first_token_timeout_s", first_token_timeout_s, low=0.0, above=True)
+        self.first_token_timeout_s = first_token_timeout_s
         self.routing = Routing(aliases, fallbacks)
         self.base_urls = dict(base_urls or {})
         self.api_keys = dict(api_keys or {})
@@ -217,7 +223,7 @@ class Toolbox:
             limiter=lambda provider: self.limiter(provider.name),
             record=exporting(self.journal.append if self.journal else None),
             record_content=settings.record_content(),
-            stalled=stalled,
+            delays=delays,
         )
         self._limiters: dict[str, Limiter] = {}
         self._providers: dict[str, Provider] = {}
@@ -244,6 +250,7 @@ class Toolbox:
             raise ConfigError(f"{name} needs a key: set {kind.key_var}, or give Client(api_keys={{{name!r}: ...}})")
         load_lists(name)
         provider = kind(base_url=kind.read_address(address) if address else None, api_key=key)
+        provider.first_token_timeout_s = self.first_token_timeout_s
         transport = provider.transport()
         if transport is not None:
             self._in_process[provider.url.host] = transport
@@ -276,7 +283,7 @@ class Toolbox:
             raise ConfigError(f"replay={replay!r}: it is 'instant' or 'recorded'")
         return ask(
             self.provider(provider_name),
-            ChatQuestion(build_request(name, prompt, options)),
+            build_question(name, prompt, options),
             context=CallContext(provider=provider_name, model=f"{provider_name}/{name}", **{"label": model, **(context or {})}),
             policy=self.policy if observe is None else self.observed(observe),
             cache=cache,
@@ -317,7 +324,7 @@ class Toolbox:
         provider_name, name = split_model(self.routing.resolve(model))
         if self.cache is None:
             return False
-        wire = self.provider(provider_name).wire(build_request(name, prompt, options))
+        wire = self.provider(provider_name).wire(build_question(name, prompt, options).request)
         return self.cache.holds(key_of(wire, repeat, "text"))
 
     def price(self, model: str) -> Price | None:
@@ -380,6 +387,9 @@ class Client:
     fallbacks : mapping, optional
         Who is asked when a model fails: ``{"openrouter/x": ["ollama/y"]}``. The answer says which model gave it. A comparison does
         without: its rows are the models that it names.
+    first_token_timeout_s : float
+        Seconds within which a stream must have brought its first token, of reasoning or of the answer, whatever else it sends to keep the
+        connection open. Comparisons stream too. A ``timeout_s`` that is shorter comes first; a call that is not streamed has only that.
     transport : str or callable
         ``"own"`` (HTTP/1.1 over sockets, by httpx through a proxy), ``"httpx"``, ``"fast"`` (Rust; the extra ``fast``), or a callable that
         makes an ``httpx.BaseTransport``.
@@ -405,6 +415,7 @@ class Client:
         prices: Mapping[str, Price] | None = None,
         aliases: Mapping[str, str] | None = None,
         fallbacks: Mapping[str, Sequence[str]] | None = None,
+        first_token_timeout_s: float = DEFAULT_FIRST_TOKEN_TIMEOUT_S,
         transport: TransportChoice = "own",
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -417,7 +428,8 @@ class Client:
             prices=prices,
             aliases=aliases,
             fallbacks=fallbacks,
-            stalled=lambda: 0.0,
+            first_token_timeout_s=first_token_timeout_s,
+            delays=None,
         )
         self._driver = ThreadDriver(
             transports=ThreadTransports(transport), in_process=self._tools.in_process, cache=self._tools.cache, sleep=sleep
@@ -447,7 +459,7 @@ class Client:
         top_p: float | None = None,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        schema: Mapping[str, Any] | None = None,
+        schema: SchemaChoice | None = None,
         timeout_s: float | None = None,
         cache: CacheMode = True,
         extra: Mapping[str, Any] | None = None,
@@ -464,10 +476,11 @@ class Client:
             A system message to put first.
         temperature, top_p, max_tokens, stop, seed
             Sampling, as the service understands it; what you leave out is not sent.
-        schema : dict, optional
-            A JSON Schema; the value read from the answer is ``completion.parsed``.
+        schema : dict or type, optional
+            A JSON Schema; the value read from the answer is ``completion.parsed``. Or a type (the extra ``schema``): a pydantic model, a
+            dataclass, a ``TypedDict`` (on Python 3.11 that of ``typing_extensions``), ``list[int]``; the service gets its JSON Schema, and ``parsed`` is the checked object.
         timeout_s : float, optional
-            Seconds for one attempt; 600 by default.
+            Seconds for one attempt; 600 by default. See also ``Client(first_token_timeout_s=)``.
         cache : bool or str
             ``True``, ``False``, ``"refresh"`` (ask again and keep that) or ``"only"`` (never ask).
         extra : dict, optional
@@ -507,7 +520,7 @@ class Client:
         top_p: float | None = None,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        schema: Mapping[str, Any] | None = None,
+        schema: SchemaChoice | None = None,
         timeout_s: float | None = None,
         cache: CacheMode = True,
         extra: Mapping[str, Any] | None = None,
@@ -801,6 +814,7 @@ class AsyncClient:
         prices: Mapping[str, Price] | None = None,
         aliases: Mapping[str, str] | None = None,
         fallbacks: Mapping[str, Sequence[str]] | None = None,
+        first_token_timeout_s: float = DEFAULT_FIRST_TOKEN_TIMEOUT_S,
         transport: TransportChoice = "own",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -814,7 +828,8 @@ class AsyncClient:
             prices=prices,
             aliases=aliases,
             fallbacks=fallbacks,
-            stalled=self._watch.stalled,
+            first_token_timeout_s=first_token_timeout_s,
+            delays=self._watch,
         )
         self._driver = AsyncDriver(
             transports=AsyncTransports(transport), in_process=self._tools.in_process, cache=self._tools.cache, sleep=sleep
@@ -844,7 +859,7 @@ class AsyncClient:
         top_p: float | None = None,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        schema: Mapping[str, Any] | None = None,
+        schema: SchemaChoice | None = None,
         timeout_s: float | None = None,
         cache: CacheMode = True,
         extra: Mapping[str, Any] | None = None,
@@ -867,7 +882,7 @@ class AsyncClient:
         top_p: float | None = None,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        schema: Mapping[str, Any] | None = None,
+        schema: SchemaChoice | None = None,
         timeout_s: float | None = None,
         cache: CacheMode = True,
         extra: Mapping[str, Any] | None = None,

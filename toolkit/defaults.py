@@ -26,6 +26,7 @@ from .monitor.events import RunRecord
 from .monitor.exporters import switch as exporters
 from .monitor.journal import Journal
 from .monitor.outcomes import process_name
+from .schemas import SchemaChoice
 from .types import CacheMode
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def compare(
     top_p: float | None = None,
     stop: str | Sequence[str] | None = None,
     seed: int | None = None,
-    schema: Mapping[str, Any] | None = None,
+    schema: SchemaChoice | None = None,
     timeout_s: float | None = None,
     extra: Mapping[str, Any] | None = None,
     client: Client | None = None,
@@ -248,7 +249,7 @@ async def acompare(
     top_p: float | None = None,
     stop: str | Sequence[str] | None = None,
     seed: int | None = None,
-    schema: Mapping[str, Any] | None = None,
+    schema: SchemaChoice | None = None,
     timeout_s: float | None = None,
     extra: Mapping[str, Any] | None = None,
     client: AsyncClient | None = None,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from .rates import TokenFlow
 from .render import html_card, html_pictures, seconds, usd
 
 __all__ = [
@@ -207,7 +208,7 @@ class ImageReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Where the time of a call went, in seconds of a monotonic clock.
+    """Where the time of a call went, in seconds of a monotonic clock, and how fast its tokens came.
 
     ``total_s = lookup_s + limiter_wait_s + retry_sleep_s + failed_attempts_s + latency_s + consumer_s``, exactly
     (a ``latency_s`` of None, for an answer that was not asked for now, counts as nothing).
@@ -226,12 +227,30 @@ class Timing:
         What the reader of a stream took between events.
     ttft_s, ttfa_s : float or None
         From handing over the request to the first token of any channel, and of the answer. Streams only.
-    inter_token_s : tuple of float
-        Gaps between successive pieces of a stream.
-    output_tokens_per_s : float or None
-        Output tokens after the first, over the time from the first piece to the last. Streams only.
     loop_stall_s : float
-        How long the event loop was busy with other things while this call was under way.
+        How long the event loop was busy with other things while this call was under way. What that delayed the call is in no other part:
+        by the clock on the wall, a call took up to so much longer than ``total_s``.
+    e2e_tokens_per_s : float or None
+        End to end: ``output_tokens / latency_s``. Of streams and of whole answers.
+    output_tokens_per_s : float or None
+        Decoding: tokens after the first arrival of any channel, over the time from there to the last arrival. Streams only, like all that
+        follow. A token's arrival is known by its piece; an arrival of several tokens counts as so many, shared out of the reported
+        usage by characters, each channel's own.
+    answer_tokens_per_s : float or None
+        The same of the answer alone, without its reasoning.
+    tpot_s : float or None
+        Time per output token after the first arrival, ``1 / output_tokens_per_s``: the mean of ``inter_token_s`` weighted by tokens.
+    inter_token_s : tuple of float
+        The gaps: for each arrival after the first, the time since the one before over the tokens in it. ``flow.gaps`` has their weights.
+    itl_p50_s, itl_p95_s : float or None
+        Inter-token latency: the gap that half, and 95 %, of the tokens did not exceed.
+    flow : TokenFlow or None
+        What the rates are worked out from, when they are asked for; None for an answer that was not asked for now.
+
+    Notes
+    -----
+    The terms are those of inference benchmarks (vLLM's ``bench serve``, NVIDIA's GenAI-Perf): TTFT, TPOT, ITL, end to end. Theirs count a
+    chunk as one token; ours does not depend on how many a chunk carries.
     """
 
     total_s: float = 0.0
@@ -243,9 +262,36 @@ class Timing:
     consumer_s: float = 0.0
     ttft_s: float | None = None
     ttfa_s: float | None = None
-    inter_token_s: tuple[float, ...] = ()
-    output_tokens_per_s: float | None = None
     loop_stall_s: float = 0.0
+    flow: TokenFlow | None = field(default=None, repr=False)
+
+    @property
+    def e2e_tokens_per_s(self) -> float | None:
+        return self.flow.e2e_tokens_per_s if self.flow else None
+
+    @property
+    def output_tokens_per_s(self) -> float | None:
+        return self.flow.output_tokens_per_s if self.flow else None
+
+    @property
+    def answer_tokens_per_s(self) -> float | None:
+        return self.flow.answer_tokens_per_s if self.flow else None
+
+    @property
+    def tpot_s(self) -> float | None:
+        return self.flow.tpot_s if self.flow else None
+
+    @property
+    def inter_token_s(self) -> tuple[float, ...]:
+        return self.flow.inter_token_s if self.flow else ()
+
+    @property
+    def itl_p50_s(self) -> float | None:
+        return self.flow.inter_token_percentile(0.5) if self.flow else None
+
+    @property
+    def itl_p95_s(self) -> float | None:
+        return self.flow.inter_token_percentile(0.95) if self.flow else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Any
 from ..client import Options, Prompt, read_messages
 from ..errors import ConfigError
 from ..providers.registry import provider_class, split_model
+from ..schemas import SchemaChoice, read_schema, schema_name
 from ..types import Message
 
 __all__ = ["Cell", "Model", "Plan", "Question", "build_plan", "read_models", "read_prompts"]
@@ -46,7 +47,7 @@ class Model:
     top_p: float | None = None
     stop: str | Sequence[str] | None = None
     seed: int | None = None
-    schema: Mapping[str, Any] | None = None  # JSON Schema
+    schema: SchemaChoice | None = None
     timeout_s: float | None = None
     extra: Mapping[str, Any] | None = None  # any JSON
 
@@ -142,6 +143,8 @@ class Plan:
 def shown_options(options: Options) -> dict[str, Any]:  # each option has its own type
     """The options that were given, without ``extra``: what services take there can be anything, a token too."""
     given = {field.name: getattr(options, field.name) for field in fields(options)}
+    if options.schema is not None:
+        given["schema"] = read_schema(options.schema).json
     return {name: value for name, value in given.items() if value is not None and name != "extra"}
 
 
@@ -178,13 +181,18 @@ def read_models(models: Sequence[str | Model], options: Options) -> tuple[Varian
         provider_class(split_model(model.name)[0])
         own = model.own_options()
         alone = names.count(model.name) == 1
-        label = model.label or (model.name if alone or not own else f"{model.name} ({', '.join(f'{k}={v}' for k, v in own.items())})")
+        label = model.label or (model.name if alone or not own else f"{model.name} ({shown_label(own)})")
         if any(label == variant.label for variant in variants):
             raise ConfigError(
                 f"{label} is listed twice; give each its own options or label, as in tk.Model({model.name!r}, label='second')"
             )
         variants.append(Variant(label, model.name, replace(options, **own)))
     return tuple(variants)
+
+
+def shown_label(own: Mapping[str, Any]) -> str:  # each option has its own type
+    """A variant's own options, as its label names them."""
+    return ", ".join(f"{name}={schema_name(value) if name == 'schema' else value}" for name, value in own.items())
 
 
 def read_prompts(prompts: Any, template: str | None = None) -> tuple[Question, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import math
 import threading
@@ -90,8 +89,8 @@ class Run:
             self.done[cell.index] = row
             self.rows.append(row)
             timing = outcome.timing
-            if timing.ttft_s is not None:
-                self.arrivals[cell.index] = array("f", itertools.accumulate(timing.inter_token_s, initial=timing.ttft_s))
+            if timing.flow is not None and timing.flow.pieces:
+                self.arrivals[cell.index] = array("f", dict.fromkeys(at for at, _, _ in timing.flow.pieces))
             self.check_rules()
 
         return take

@@ -31,6 +31,7 @@ BODY_IN_MESSAGES = 2_000
 REQUEST_IDS = ("apim-request-id", "x-request-id", "request-id", "x-generation-id", "x-debug-trace-id", "inference-id")
 
 DEFAULT_TIMEOUT_S = 600.0
+DEFAULT_FIRST_TOKEN_TIMEOUT_S = 300.0
 LONGEST_CONNECT_S = 10.0
 
 
@@ -83,6 +84,8 @@ class Provider:
     key_required: ClassVar[bool] = False
     free: ClassVar[bool] = False
     """Whether a call costs nothing (it runs on the user's own machine)."""
+    first_token_timeout_s: float = DEFAULT_FIRST_TOKEN_TIMEOUT_S
+    """How long a stream may go without a token, whatever else it sends; a client sets its own."""
 
     def __init__(self, *, base_url: str | None = None, api_key: ApiKey | None = None) -> None:
         self.base_url = (self.read_address(base_url) if base_url else self.base_url).rstrip("/")
@@ -213,7 +216,7 @@ class Provider:
 
     def send(self, request: httpx.Request, *, stream: bool = False, model: str | None = None) -> Steps[httpx.Response]:
         """One exchange: give back a good response, raise this provider's error for a bad one."""
-        response: httpx.Response = yield Send(request, stream=stream)
+        response: httpx.Response = yield Send(request, stream=stream, within_s=self.first_token_timeout_s if stream else None)
         if response.status_code < 400:
             return response
         if stream:

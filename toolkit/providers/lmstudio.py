@@ -32,6 +32,7 @@ STATS = {
     "time_to_first_token": ("ttft_s", 1.0),
     "generation_time": ("generation_s", 1.0),
     "tokens_per_second": ("tokens_per_second", 1.0),
+    "model_load_time_seconds": ("load_s", 1.0),  # only where this call loaded the model
 }
 APIS = ("/api/v0", "/api/v1", "/v1")
 POLL_S = 1.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 from opentelemetry import metrics, trace
 from opentelemetry.trace import NonRecordingSpan, SpanKind, Status, StatusCode, set_span_in_context
@@ -26,6 +26,7 @@ __all__ = ["OpenTelemetryExporter"]
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.37.0"
 SCOPE = "model-comparison-toolkit"
 
+T = TypeVar("T")
 Attributes = dict[str, Any]  # what OpenTelemetry calls an AttributeValue
 
 PROVIDERS = {"azure": "azure.ai.openai", "lmstudio": "lm_studio", "vertex": "gcp.vertex_ai"}
@@ -140,8 +141,9 @@ class Histograms:
                 self.tokens.record(tokens, {**shared, "gen_ai.token.type": kind})
         if call.ttft_s is not None:
             self.first_chunk.record(call.ttft_s, shared)
-        for gap in spread(record.outcome.timing.inter_token_s, GAPS_PER_CALL):
-            self.per_chunk.record(gap, shared)
+        flow = record.outcome.timing.flow
+        for gap in spread(flow.gaps if flow else (), GAPS_PER_CALL):
+            self.per_chunk.record(gap.token_s * gap.tokens, shared)
 
 
 def identity(call: CallRecord) -> Attributes:
@@ -227,7 +229,7 @@ def nanoseconds(seconds: float) -> int:
     return int(seconds * 1e9)
 
 
-def spread(values: Sequence[float], most: int) -> Iterable[float]:
+def spread(values: Sequence[T], most: int) -> Iterable[T]:
     """Return values, of more than ``most`` so many at equal distances.
 
     Examples
