@@ -9,7 +9,8 @@ from toolkit import AsyncClient, Client
 from toolkit.client import Options
 from toolkit.comparison.comparison import Comparison
 from toolkit.comparison.grid import build_plan
-from toolkit.comparison.run import Run, arun, run
+from toolkit.comparison.loop import arun, run
+from toolkit.comparison.run import Run
 from toolkit.comparison.scorers import read_scorers
 from toolkit.testing import script
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from .client import AsyncClient, Client, Options
 from .comparison.grid import Model, Plan, build_plan
+from .comparison.loop import arun, run
 from .comparison.progress import Progress, in_notebook, watcher_for
-from .comparison.run import Rule, Run, arun, run
+from .comparison.run import Rule, Run
 from .comparison.scorers import Scorer, read_scorers
 from .errors import ConfigError
 from .monitor.events import RunRecord
