@@ -290,8 +290,16 @@ class ResponseCache:
 
     @property
     def blocks(self) -> bool:
-        """Whether ``get`` may have to wait for a disk or a network: an event loop then calls it in a thread, after ``peek``."""
-        return bool(self._tiers)
+        """Whether ``get`` and ``set`` may have to wait for a network: an event loop then calls them in a thread, ``get`` after ``peek``.
+
+        A look-up on disk does not count: it takes 20 microseconds, and going to a thread and back several times that.
+        """
+        return any(getattr(tier.store, "blocks", True) for tier in self._tiers)
+
+    @property
+    def in_memory_only(self) -> bool:
+        """Whether there is nothing below memory; else ``set`` now and then makes room on disk, which takes long."""
+        return not self._tiers
 
     def peek(self, key: str) -> Found | Miss:
         """Return the answer if memory has it. Never blocks; a hit counts, a miss does not: ``get`` counts it."""

@@ -47,6 +47,7 @@ class Outcome:
     base_url: str | None = None
     key: str | None = None
     record_content: bool = True
+    _row: CallRecord | None = None  # built once: a comparison wants it as well as the journal
 
     def rows(self) -> Iterator[CallRecord | ErrorRecord]:
         yield self.call_row(content=self.record_content)
@@ -55,6 +56,11 @@ class Outcome:
 
     def call_row(self, *, content: bool) -> CallRecord:
         """The call as a row; without ``content`` the prompt and the answer are only counted and hashed."""
+        if self._row is None:
+            self._row = self._built_row()
+        return self._row if content else self._row._replace(prompt=None, text=None)
+
+    def _built_row(self) -> CallRecord:
         done, time, context = self.completion, self.timing, self.context
         usage = done.usage if done else None
         prompt = prompt_text(self.request)
@@ -105,8 +111,8 @@ class Outcome:
             prompt_sha256=hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest(),
             prompt_chars=len(prompt),
             text_chars=len(text) if text is not None else None,
-            prompt=prompt if content else None,
-            text=text if content else None,
+            prompt=prompt,
+            text=text,
             answer_bytes=answer_bytes(done),
         )
 
