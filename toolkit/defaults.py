@@ -9,14 +9,19 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from .client import AsyncClient, Client, Options
 from .comparison.grid import Model, Plan, build_plan
 from .comparison.loop import arun, run
 from .comparison.progress import Progress, in_notebook, watcher_for
+from .comparison.resuming import FormerRun, find_stopped_run, mark_under_way
+from .comparison.resuming import resume as resume_from
+from .comparison.rules import ErrorRate
 from .comparison.run import Rule, Run
 from .comparison.scorers import Scorer, read_scorers
+from .comparison.warming import warm_up_cells
 from .errors import ConfigError
 from .monitor.events import RunRecord
 from .monitor.journal import Journal
@@ -113,6 +118,9 @@ def compare(
     cache: CacheMode = True,
     stream: bool = True,
     order_seed: int | None = None,
+    warmup: int = 0,
+    max_error_rate: float | None = None,
+    resume: bool = True,
     progress: Progress = None,
     system: str | None = None,
     temperature: float | None = None,
@@ -153,6 +161,14 @@ def compare(
         Ask for streams, so that each row has its time to first token. Some servers answer faster without.
     order_seed : int, optional
         The calls are interleaved over the models and shuffled; the same seed gives the same order. Recorded either way.
+    warmup : int
+        So many calls of each model before those that count: connections are made and models loaded by then. They are on the first
+        prompts, past the cache, and not in the frame; the journal has them with the provenance ``warmup``.
+    max_error_rate : float, optional
+        Stop, with what is finished, when more than this share of a model's calls has failed (looked at from its tenth call on).
+    resume : bool
+        Without the cache (``cache=False`` or ``"refresh"``): go on with the last run of the same name that asked just the same and did
+        not finish, taking its answers from the journal. ``False`` begins anew. With the cache, answers are never asked twice anyway.
     progress : bool or callable, optional
         By default a bar in a terminal, a live table in a notebook, nothing elsewhere or in CI. A callable is told at every tick.
     system, temperature, max_tokens, top_p, stop, seed, schema, timeout_s, extra
@@ -181,7 +197,17 @@ def compare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or globals()["client"]()
-    state = begin(plan, name, concurrency, asker.journal, scorers)
+    former = stopped_run(resume, cache, plan, name, asker.journal)
+    state = begin(
+        plan if former is None or order_seed is not None else replace(plan, order_seed=former.order_seed),
+        name,
+        asker.journal,
+        concurrency=concurrency,
+        scorers=scorers,
+        warmup=warmup,
+        rules=stopping_rules(max_error_rate),
+        former=former,
+    )
     with watcher_for(progress, state) as watch:
         run(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
     return end(state, name, asker.journal)
@@ -199,6 +225,9 @@ async def acompare(
     cache: CacheMode = True,
     stream: bool = True,
     order_seed: int | None = None,
+    warmup: int = 0,
+    max_error_rate: float | None = None,
+    resume: bool = True,
     progress: Progress = None,
     system: str | None = None,
     temperature: float | None = None,
@@ -222,7 +251,17 @@ async def acompare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or async_client()
-    state = begin(plan, name, concurrency, asker.journal, scorers)
+    former = stopped_run(resume, cache, plan, name, asker.journal)
+    state = begin(
+        plan if former is None or order_seed is not None else replace(plan, order_seed=former.order_seed),
+        name,
+        asker.journal,
+        concurrency=concurrency,
+        scorers=scorers,
+        warmup=warmup,
+        rules=stopping_rules(max_error_rate),
+        former=former,
+    )
     with watcher_for(progress, state, stoppable=True) as watch:
         try:
             await arun(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
@@ -233,14 +272,41 @@ async def acompare(
     return end(state, name, asker.journal)
 
 
-def begin(plan: Plan, name: str | None, concurrency: int, journal: Journal | None, scorers: Scorers, rules: Sequence[Rule] = ()) -> Run:
+def begin(
+    plan: Plan,
+    name: str | None,
+    journal: Journal | None,
+    *,
+    concurrency: int,
+    scorers: Scorers,
+    warmup: int,
+    rules: Sequence[Rule],
+    former: FormerRun | None,
+) -> Run:
     if not isinstance(concurrency, int) or concurrency < 1:
         raise ConfigError(f"concurrency={concurrency!r}: at least one call at a time")
-    state = Run(plan=plan, run_id=uuid.uuid4().hex[:16], scorers=read_scorers(scorers), rules=rules)
-    if journal is not None:
-        process = process_name()
-        journal.append(RunRecord(run_id=state.run_id, at=time.time(), process=process, name=name or "", plan=plan.describe()))
+    state = Run(
+        plan=plan,
+        run_id=uuid.uuid4().hex[:16] if former is None else former.run_id,
+        scorers=read_scorers(scorers),
+        rules=rules,
+        warmup=warm_up_cells(plan, warmup),
+    )
+    mark_under_way(state)
+    if former is not None:
+        resume_from(state, former)
+    elif journal is not None:
+        journal.append(RunRecord(run_id=state.run_id, at=time.time(), process=process_name(), name=name or "", plan=plan.describe()))
     return state
+
+
+def stopping_rules(max_error_rate: float | None) -> list[Rule]:
+    return [] if max_error_rate is None else [ErrorRate(max_error_rate)]
+
+
+def stopped_run(resume: bool, cache: CacheMode, plan: Plan, name: str | None, journal: Journal | None) -> FormerRun | None:
+    """Return the run to go on with. With the cache none is needed: it has the answers."""
+    return find_stopped_run(journal, plan, name or "") if resume and journal is not None and cache in (False, "refresh") else None
 
 
 def end(state: Run, name: str | None, journal: Journal | None) -> Comparison:

@@ -54,6 +54,8 @@ class Comparison:
         Whether cells are missing because it was interrupted or a rule stopped it.
     stopped_because : str or None
         The rule's reason.
+    notes : tuple of str
+        What else to know about how it went: that it was resumed, say, or that warm-up calls were left out.
 
     Examples
     --------
@@ -74,6 +76,7 @@ class Comparison:
         self.name = name or run.run_id
         self.stopped = not run.finished
         self.stopped_because = run.stopped_because
+        self.notes = tuple(run.notes)
         self.elapsed_s = run.elapsed_s
 
     # --- rows --------------------------------------------------------------------------------------------------------
@@ -358,12 +361,13 @@ class Comparison:
 
     def text(self) -> str:
         """Return the summary as a table for a terminal."""
-        return text_table(self.SHOWN, self._shown_rows())
+        return "\n".join([text_table(self.SHOWN, self._shown_rows()), *self.notes])
 
     def _repr_html_(self) -> str:
         why = f" because {self.stopped_because}" if self.stopped_because else ""
         stopped = f" It was stopped{why}: {self.missing} calls are missing; run it again to ask them." if self.missing else ""
-        title = f"<b>{escape(self.name)}</b> <span class='muted'>{escape(self.cached_sentence())}.{escape(stopped)}</span>"
+        notes = "".join(f" {note.capitalize()}." for note in self.notes)
+        title = f"<b>{escape(self.name)}</b> <span class='muted'>{escape(self.cached_sentence())}.{escape(stopped)}{escape(notes)}</span>"
         return html_page(title, html_table(self.SHOWN, self._shown_rows()))
 
 

@@ -19,6 +19,7 @@ from ..types import CacheMode, Completion
 from .grid import Cell
 from .run import JOIN_S, TICK_S, Asked, Run, Watcher
 from .threads import run_in_threads
+from .warming import WarmUp
 
 __all__ = ["Asker", "arun", "ask_all", "run"]
 
@@ -50,6 +51,13 @@ async def ask_all(client: AsyncClient, asker: Asker, *, concurrency: int, cache:
     async with asyncio.TaskGroup() as group:
         for _ in range(concurrency):
             group.create_task(work())
+
+
+async def ask_run(client: AsyncClient, state: Run, *, concurrency: int, cache: CacheMode, stream: bool) -> None:
+    """Ask the warm-up calls of a run, then its cells."""
+    if state.warmup:
+        await ask_all(client, WarmUp(state.warmup, state), concurrency=concurrency, cache=False, stream=stream)
+    await ask_all(client, state, concurrency=concurrency, cache=cache, stream=stream)
 
 
 async def ask_cell(client: AsyncClient, asker: Asker, cell: Cell, cache: CacheMode, stream: bool) -> None:
@@ -123,7 +131,7 @@ def run(client: Client, state: Run, *, concurrency: int, cache: CacheMode, strea
 
     async def ask() -> None:
         async with twin:
-            await ask_all(twin, state, concurrency=at_a_time, cache=cache, stream=stream)
+            await ask_run(twin, state, concurrency=at_a_time, cache=cache, stream=stream)
 
     thread = LoopThread(ask(), threads=at_a_time)
     try:
@@ -149,7 +157,7 @@ def run(client: Client, state: Run, *, concurrency: int, cache: CacheMode, strea
 async def arun(client: AsyncClient, state: Run, *, concurrency: int, cache: CacheMode, stream: bool, watch: Watcher) -> Run:
     """Ask every cell on the running event loop; a cancellation (the kernel's interrupt) stops the calls and goes on to the caller."""
     asking = asyncio.create_task(
-        ask_all(client, state, concurrency=min(concurrency, len(state.plan)), cache=cache, stream=stream), name="toolkit-compare"
+        ask_run(client, state, concurrency=min(concurrency, len(state.plan)), cache=cache, stream=stream), name="toolkit-compare"
     )
     try:
         # A rule's stop lets the calls under way end, the user's does not.

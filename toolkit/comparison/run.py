@@ -39,7 +39,7 @@ No further call is begun then, so that at most what was under way goes beyond a 
 Asked = Callable[[Outcome], None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Run:
     """A comparison under way: what is finished so far, by cell index.
 
@@ -54,11 +54,15 @@ class Run:
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     scores: dict[int, dict[str, float]] = field(default_factory=dict)
     rules: Sequence[Rule] = ()
+    warmup: Sequence[Cell] = ()
+    """Asked first; see ``warming``."""
     stopped: bool = False
     stopped_because: str | None = None
     """The reason that a rule gave."""
     notes: list[str] = field(default_factory=list)
     """What the user should know about how it went: shown with the result."""
+    over: bool = False
+    """Whether nobody asks for it any more, but for calls that an interrupt did not wait for."""
     fatal: BaseException | None = None
     started: float = field(default_factory=time.perf_counter)
     _order: Iterator[int] = field(init=False)
@@ -68,6 +72,8 @@ class Run:
 
     def __post_init__(self) -> None:
         self._order = self.plan.order()
+        if self.warmup:
+            self.notes.append(f"{len(self.warmup)} warm-up calls are left out")
 
     def stop(self) -> None:
         """Start no further call."""
@@ -157,6 +163,7 @@ class Run:
 
     def end(self, watch: Watcher) -> Run:
         """Tell the watcher for the last time, and the caller what went wrong."""
+        self.over = True
         watch(self)
         if self.fatal is not None:
             raise self.fatal

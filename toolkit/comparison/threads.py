@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
 from ..client import Client
-from ..errors import ToolkitError
+from ..errors import ProviderError, ToolkitError
 from ..types import CacheMode
 from .grid import Cell
 from .run import JOIN_S, TICK_S, Run, Watcher
+from .warming import WarmUp
 
 __all__ = ["run_in_threads"]
 
@@ -33,6 +35,7 @@ def run_in_threads(client: Client, state: Run, *, concurrency: int, cache: Cache
 
     threads = [threading.Thread(target=work, name=f"toolkit-compare-{i}", daemon=True) for i in range(running)]
     try:
+        warm_up(client, state, stream=stream)
         for thread in threads:
             thread.start()
         while running:
@@ -51,6 +54,15 @@ def run_in_threads(client: Client, state: Run, *, concurrency: int, cache: Cache
         state.stop()
         raise
     return state.end(watch)
+
+
+def warm_up(client: Client, state: Run, *, stream: bool) -> None:
+    """Ask the warm-up calls, one after the other: what they failed at, the calls that count will tell."""
+    asker = WarmUp(state.warmup, state)
+    while (cell := asker.next_cell()) is not None:
+        variant, context = cell.variant, asker.context(cell)
+        with contextlib.suppress(ProviderError):
+            client.ask(variant.name, cell.question.prompt, variant.options, cache=False, stream=stream, context=context)
 
 
 def ask_cell(client: Client, state: Run, cell: Cell, cache: CacheMode, stream: bool) -> None:

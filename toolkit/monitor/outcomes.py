@@ -82,7 +82,7 @@ class Outcome:
             error_fingerprint=fingerprint(self.error) if self.error is not None else None,
             error_message=message_of(self.error) if self.error is not None else None,
             finish_reason=done.finish_reason if isinstance(done, Completion) else None,
-            provenance=done.provenance if done else "live",
+            provenance=context.operation if context.operation == "warmup" else done.provenance if done else "live",
             cache_tier=done.cache_tier if done else None,
             attempts=self.attempts,
             lookup_s=time.lookup_s,
