@@ -397,6 +397,9 @@ class Client:
             fallbacks=fallbacks,
             stalled=lambda: 0.0,
         )
+        self.made_of: dict[str, Any] = {  # each its own type; for those who make another of the same kind
+            "base_urls": base_urls, "api_keys": api_keys, "retry": retry, "prices": prices, "aliases": aliases, "transport": transport
+        }  # fmt: skip
         self._driver = ThreadDriver(
             transports=ThreadTransports(transport), in_process=self._tools.in_process, cache=self._tools.cache, sleep=sleep
         )

@@ -22,6 +22,7 @@ from .comparison.rules import ErrorRate
 from .comparison.run import Rule, Run
 from .comparison.scorers import Scorer, read_scorers
 from .comparison.warming import warm_up_cells
+from .comparison.workers import find_fan_out, run_in_workers
 from .errors import ConfigError
 from .monitor.events import RunRecord
 from .monitor.journal import Journal
@@ -121,6 +122,7 @@ def compare(
     warmup: int = 0,
     max_error_rate: float | None = None,
     resume: bool = True,
+    n_jobs: int | None = None,
     progress: Progress = None,
     system: str | None = None,
     temperature: float | None = None,
@@ -169,6 +171,9 @@ def compare(
     resume : bool
         Without the cache (``cache=False`` or ``"refresh"``): go on with the last run of the same name that asked just the same and did
         not finish, taking its answers from the journal. ``False`` begins anew. With the cache, answers are never asked twice anyway.
+    n_jobs : int, optional
+        Ask from so many processes (-1: one for each core), which share ``concurrency``. Under ``joblib.parallel_config(backend=...)`` with
+        ``"loky"``, ``"dask"`` or ``"ray"`` the calls go to its processes without this. See docs/scaling.md.
     progress : bool or callable, optional
         By default a bar in a terminal, a live table in a notebook, nothing elsewhere or in CI. A callable is told at every tick.
     system, temperature, max_tokens, top_p, stop, seed, schema, timeout_s, extra
@@ -197,6 +202,7 @@ def compare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or globals()["client"]()
+    fan_out = find_fan_out(n_jobs)
     former = stopped_run(resume, cache, plan, name, asker.journal)
     state = begin(
         plan if former is None or order_seed is not None else replace(plan, order_seed=former.order_seed),
@@ -209,7 +215,10 @@ def compare(
         former=former,
     )
     with watcher_for(progress, state) as watch:
-        run(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
+        if fan_out is None:
+            run(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
+        else:
+            run_in_workers(asker, state, fan_out, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
     return end(state, name, asker.journal)
 
 

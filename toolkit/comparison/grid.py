@@ -89,6 +89,10 @@ class Cell:
     question: Question
     repeat: int
 
+    def context(self, run_id: str) -> dict[str, str | int]:
+        """Say which call of a run it is, in the columns of its row."""
+        return {"label": self.variant.label, "run_id": run_id, "prompt_id": self.question.prompt_id, "repeat": self.repeat}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:

@@ -21,7 +21,7 @@ from ..types import Completion, Timing, Usage
 from .grid import Plan
 from .run import Run
 
-__all__ = ["FormerRun", "find_stopped_run", "mark_under_way", "resume"]
+__all__ = ["FormerRun", "find_stopped_run", "journaled_rows", "mark_under_way", "resume", "take_over"]
 
 CUT_SHORT = ("CancelledError", "KeyboardInterrupt")
 
@@ -100,10 +100,22 @@ def rows_of(reader: JournalReader, plan: Plan, run_id: str) -> dict[int, CallRec
 def resume(run: Run, former: FormerRun) -> None:
     """Put the finished rows of a stopped run into a new one, and have the scorers judge them."""
     for index, row in former.rows.items():
-        run.add(index, row)
-        run.answered(run.plan.cell(index), read_completion(row, parse=run.plan.cell(index).variant.options.schema is not None))
+        take_over(run, index, row)
     began = time.strftime("%H:%M", time.localtime(former.at))
     run.notes.append(f"resumed: {len(former.rows)} of {len(run.plan)} are from the run of {began}")
+
+
+def take_over(run: Run, index: int, row: CallRecord) -> None:
+    """Put a row of the journal into a run, and have the scorers judge it."""
+    cell = run.plan.cell(index)
+    run.add(index, row)
+    run.answered(cell, read_completion(row, parse=cell.variant.options.schema is not None))
+
+
+def journaled_rows(journal: Journal, plan: Plan, run_id: str) -> dict[int, CallRecord]:
+    """Return the answers that the journal has of a run, by cell index; those whose content was not recorded don't count."""
+    rows = rows_of(JournalReader(journal.path), plan, run_id)
+    return {index: row for index, row in rows.items() if row.status == "ok" and row.text is not None}
 
 
 def read_completion(row: CallRecord, *, parse: bool) -> Completion:

@@ -75,8 +75,9 @@ class Run:
         if self.warmup:
             self.notes.append(f"{len(self.warmup)} warm-up calls are left out")
 
-    def stop(self) -> None:
+    def stop(self, because: str | None = None) -> None:
         """Start no further call."""
+        self.stopped_because = self.stopped_because or because
         self.stopped = True
 
     def fail(self, error: BaseException) -> None:
@@ -109,7 +110,7 @@ class Run:
         self._order = self.plan.order()
 
     def context(self, cell: Cell) -> dict[str, str | int]:
-        return {"label": cell.variant.label, "run_id": self.run_id, "prompt_id": cell.question.prompt_id, "repeat": cell.repeat}
+        return cell.context(self.run_id)
 
     # --- what came back ------------------------------------------------------------------------------------------------
 
