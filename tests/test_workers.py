@@ -4,7 +4,9 @@ import collections
 import contextlib
 import os
 
+import httpx
 import joblib
+import psutil
 import pytest
 
 import toolkit as tk
@@ -64,29 +66,27 @@ def dask():
 
 
 @contextlib.contextmanager
-def ray(tmp_path_factory):
+def ray():
     import ray as ray_
     from ray.util.joblib import register_ray
 
-    ray_.init(num_cpus=2, include_dashboard=False, _temp_dir=str(tmp_path_factory), log_to_driver=False, configure_logging=False)
+    folder = tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True)  # a socket's path has 107 bytes at most
+    ray_.init(num_cpus=2, include_dashboard=False, _temp_dir=folder.name, log_to_driver=False, configure_logging=False)
     try:
         register_ray()
         with joblib.parallel_config(backend="ray", n_jobs=2):
             yield
     finally:
         ray_.shutdown()
+        folder.cleanup()
 
 
 @pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
-def test_the_same_comparison_in_worker_processes_gives_the_same_frame(backend, server, tmp_path, monkeypatch):
+def test_the_same_comparison_in_worker_processes_gives_the_same_frame(backend, server, tmp_path):
     at_home = compared(client_of(server, tmp_path, "home"))
     calls_at_home = asked(server)
     server.requests.clear()
-    import tempfile
-
-    with contextlib.ExitStack() as stack:
-        short = stack.enter_context(tempfile.TemporaryDirectory(prefix="r", dir="/tmp"))  # a socket's path has 107 bytes at most
-        stack.enter_context({"loky": loky, "dask": dask, "ray": lambda: ray(short)}[backend]())
+    with {"loky": loky, "dask": dask, "ray": ray}[backend]():
         client = client_of(server, tmp_path, backend)
         result = compared(client)
     assert result.frame[SAME].equals(at_home.frame[SAME])
@@ -95,3 +95,88 @@ def test_the_same_comparison_in_worker_processes_gives_the_same_frame(backend, s
     assert len(processes) == 2 and not any(process.endswith(f":{os.getpid()}") for process in processes)
     journaled = tk.monitor.calls(run=result.run_id, journal=str(tmp_path / f"{backend}.sqlite"))
     assert sorted(journaled["call_id"]) == sorted(result.frame["call_id"])
+
+
+@pytest.fixture
+def two_workers():
+    with loky():
+        yield
+
+
+def test_a_worker_that_is_killed_loses_nothing(two_workers, tmp_path):
+    victims, lock = [], threading.Lock()
+
+    def kill_once(request, good):
+        with lock:
+            if not victims and len(served.requests) > 20:
+                victims.extend(child.pid for child in psutil.Process().children(recursive=True) if "loky" in " ".join(child.cmdline()))
+                os.kill(victims[0], signal.SIGKILL)
+        return changed(before=(Pause(0.02),))(request, good)
+
+    with ChatService(fault=kill_once).serve() as served:
+        result = compared(client_of(served, tmp_path, "killed"))
+        calls = asked(served)
+    assert victims
+    assert (result.frame["status"] == "ok").all() and len(result) == 2 * len(PROMPTS) and not result.stopped
+    assert any(note.startswith("a worker process died") for note in result.notes)
+    assert sum(calls.values()) <= 2 * len(PROMPTS) + 8  # what was under way is asked once more
+
+
+def test_what_a_failing_call_left_comes_home_as_rows(two_workers, tmp_path):
+    with ChatService(key="another").serve() as server:
+        result = compared(client_of(server, tmp_path, "refused"))
+    assert set(result.frame["error_type"]) == {"AuthError"}
+    assert len(tk.monitor.errors(journal=str(tmp_path / "refused.sqlite"))) == len(result)
+
+
+def test_a_stop_begins_no_further_batch(two_workers, server, tmp_path):
+    result = compared(client_of(server, tmp_path, "stopped"), progress=lambda run: run.stop())
+    assert result.stopped and 0 < len(result) < 2 * len(PROMPTS)
+
+
+def test_what_keeps_calls_from_being_made_is_told_at_home(two_workers):
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
+        tk.compare(["openai_compatible/x"], ["a", "b"], client=tk.Client(cache=False, journal=False))
+
+
+def test_n_jobs_alone_asks_from_processes(server, tmp_path):
+    result = compared(client_of(server, tmp_path, "jobs"), n_jobs=2, warmup=1)
+    assert len(set(result.frame["process"])) == 2 and "2 warm-up calls are left out" in result.notes
+
+
+@pytest.mark.parametrize("backend", ["threading", "sequential"])
+def test_a_backend_of_threads_leaves_the_calls_in_this_process(backend, server, tmp_path):
+    with joblib.parallel_config(backend=backend):
+        result = compared(client_of(server, tmp_path, "home"))
+    assert {process.rpartition(":")[2] for process in result.frame["process"]} == {str(os.getpid())}
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: tk.Client(api_keys={"cohere": "a-secret"}), "keys for cohere"),
+        (lambda: tk.Client(transport=lambda: httpx.MockTransport(print)), "transport of your own"),
+        (lambda: tk.Client(cache=ResponseCache(stores=[])), "made of stores="),
+    ],
+)
+def test_a_client_that_can_not_be_sent_says_what_to_do(make, told):
+    with pytest.raises(ConfigError, match=told) as caught:
+        tk.compare(["scripted/echo"], ["x"], client=make(), n_jobs=2)
+    assert "a-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("n_jobs", [0, True, 1.5, "2"])
+def test_a_number_of_processes_that_is_none_is_told(n_jobs):
+    with pytest.raises(ConfigError, match="n_jobs"):
+        tk.compare(["scripted/echo"], ["x"], n_jobs=n_jobs)
+
+
+def test_a_password_stays_at_home_and_a_worker_reads_its_own(monkeypatch):
+    url = "redis://user:pass-word@cache.example:6379/2"
+    address = Address.of(url, "TOOLKIT_CACHE")
+    assert "pass-word" not in repr(address)
+    with pytest.raises(ConfigError, match=r"TOOLKIT_CACHE is not redis://cache\.example:6379/2"):
+        address.read()
+    monkeypatch.setenv("TOOLKIT_CACHE", url)
+    assert address.read() == url
+    assert Address.of(without_password(url), "TOOLKIT_CACHE").read() == "redis://cache.example:6379/2"

@@ -69,7 +69,7 @@ class Comparison:
 
     def __init__(self, run: Run, *, name: str | None = None) -> None:
         self._plan = run.plan
-        self._records = dict(run.done)
+        self._records = run.done if run.finished else dict(run.done)  # a call that an interrupt left under way may still add to it
         self._scores = dict(run.scores)
         self._scorers = list(run.scorers)
         self.run_id = run.run_id
@@ -113,7 +113,7 @@ class Comparison:
         extra = {"reference": self._references, **self._score_columns}
         return table.with_columns(series(name, values, strict=False) for name, values in extra.items())
 
-    @cached_property
+    @property  # not kept: the frame has it all
     def _table(self) -> frames.TidyTable:
         rows = [self._records[index] for index in sorted(self._records)]
         columns = map(list, zip(*rows)) if rows else ([] for _ in CALL_COLUMNS)

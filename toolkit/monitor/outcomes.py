@@ -47,15 +47,16 @@ class Outcome:
     base_url: str | None = None
     key: str | None = None
     record_content: bool = True
-    _row: CallRecord | None = None  # built once: a comparison wants it as well as the journal
+    _row: CallRecord | None = None  # a comparison wants it as well as the journal
 
     def rows(self) -> Iterator[CallRecord | ErrorRecord]:
-        yield self.call_row(content=self.record_content)
+        row = self._row or self._built_row()
+        yield row if self.record_content else row._replace(prompt=None, text=None)
         if self.error is not None:
             yield self.error_row(self.error)
 
     def call_row(self, *, content: bool) -> CallRecord:
-        """The call as a row; without ``content`` the prompt and the answer are only counted and hashed."""
+        """The call as a row, which ``rows`` will not build again; without ``content`` prompt and answer are only counted and hashed."""
         if self._row is None:
             self._row = self._built_row()
         return self._row if content else self._row._replace(prompt=None, text=None)
