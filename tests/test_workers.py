@@ -3,6 +3,9 @@
 import collections
 import contextlib
 import os
+import signal
+import tempfile
+import threading
 
 import httpx
 import joblib
@@ -13,6 +16,8 @@ import toolkit as tk
 from servers.chat_completions import ChatService, changed
 from servers.http import Pause
 from toolkit.cache import ResponseCache
+from toolkit.comparison.workers import Address, without_password
+from toolkit.errors import ConfigError
 
 PROMPTS = [f"question {i}" for i in range(24)]
 MODELS = ["openai_compatible/demo-small", tk.Model("openai_compatible/demo-small", temperature=0.5, schema=None, label="warm")]
