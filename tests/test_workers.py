@@ -1,5 +1,6 @@
 """The same comparison in this process and in others: loky, Dask, Ray. Real processes, a real server that counts."""
 
+import asyncio
 import collections
 import contextlib
 import os
@@ -114,7 +115,9 @@ def test_a_worker_that_is_killed_loses_nothing(two_workers, tmp_path):
     def kill_once(request, good):
         with lock:
             if not victims and len(served.requests) > 20:
-                victims.extend(child.pid for child in psutil.Process().children(recursive=True) if "loky" in " ".join(child.cmdline()))
+                victims.extend(
+                    child.pid for child in psutil.Process().children(recursive=True) if "popen_loky" in " ".join(child.cmdline())
+                )
                 os.kill(victims[0], signal.SIGKILL)
         return changed(before=(Pause(0.02),))(request, good)
 
@@ -147,6 +150,12 @@ def test_what_keeps_calls_from_being_made_is_told_at_home(two_workers):
 def test_n_jobs_alone_asks_from_processes(server, tmp_path):
     result = compared(client_of(server, tmp_path, "jobs"), n_jobs=2, warmup=1)
     assert len(set(result.frame["process"])) == 2 and "2 warm-up calls are left out" in result.notes
+
+
+def test_the_awaitable_twin_asks_from_processes_too(server, tmp_path):
+    client = tk.AsyncClient(base_urls={"openai_compatible": f"{server.url}/v1"}, cache=False, journal=str(tmp_path / "a.sqlite"))
+    result = asyncio.run(tk.acompare(MODELS, PROMPTS, client=client, concurrency=8, n_jobs=2))
+    assert len(set(result.frame["process"])) == 2 and (result.frame["status"] == "ok").all()
 
 
 @pytest.mark.parametrize("backend", ["threading", "sequential"])

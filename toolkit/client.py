@@ -730,6 +730,9 @@ class AsyncClient:
             fallbacks=fallbacks,
             stalled=self._watch.stalled,
         )
+        self.made_of: dict[str, Any] = {  # each its own type; for those who make another of the same kind
+            "base_urls": base_urls, "api_keys": api_keys, "retry": retry, "prices": prices, "aliases": aliases, "transport": transport
+        }  # fmt: skip
         self._driver = AsyncDriver(
             transports=AsyncTransports(transport), in_process=self._tools.in_process, cache=self._tools.cache, sleep=sleep
         )

@@ -22,7 +22,7 @@ from .comparison.rules import ErrorRate
 from .comparison.run import Rule, Run
 from .comparison.scorers import Scorer, read_scorers
 from .comparison.warming import warm_up_cells
-from .comparison.workers import find_fan_out, run_in_workers
+from .comparison.workers import arun_in_workers, find_fan_out, run_in_workers
 from .errors import ConfigError
 from .monitor.events import RunRecord
 from .monitor.journal import Journal
@@ -237,6 +237,7 @@ async def acompare(
     warmup: int = 0,
     max_error_rate: float | None = None,
     resume: bool = True,
+    n_jobs: int | None = None,
     progress: Progress = None,
     system: str | None = None,
     temperature: float | None = None,
@@ -260,6 +261,7 @@ async def acompare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or async_client()
+    fan_out = find_fan_out(n_jobs)
     former = stopped_run(resume, cache, plan, name, asker.journal)
     state = begin(
         plan if former is None or order_seed is not None else replace(plan, order_seed=former.order_seed),
@@ -273,7 +275,10 @@ async def acompare(
     )
     with watcher_for(progress, state, stoppable=True) as watch:
         try:
-            await arun(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
+            if fan_out is None:
+                await arun(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
+            else:
+                await arun_in_workers(asker, state, fan_out, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
         except asyncio.CancelledError:
             if not in_notebook():
                 raise

@@ -6,6 +6,7 @@ environment. Rows come home with each batch; where a worker writes the same jour
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
 import math
@@ -18,7 +19,7 @@ from typing import Any
 
 from .. import settings
 from ..cache.tiers import CacheSettings, ResponseCache
-from ..client import Client
+from ..client import AsyncClient, Client
 from ..errors import ConfigError, ToolkitError
 from ..monitor.events import CallRecord, ErrorRecord
 from ..monitor.outcomes import Outcome
@@ -30,7 +31,7 @@ from .loop import LoopThread, ask_all
 from .resuming import journaled_rows, take_over
 from .run import TICK_S, Asked, Run, Watcher
 
-__all__ = ["FanOut", "find_fan_out", "run_in_workers"]
+__all__ = ["FanOut", "arun_in_workers", "find_fan_out", "run_in_workers"]
 
 BATCHES_PER_WORKER = 4
 """At least so many, where there are cells enough: a slow batch at the end is then short."""
@@ -103,7 +104,7 @@ class Blueprint:
     record_content: bool
 
     @classmethod
-    def of(cls, client: Client) -> Blueprint:
+    def of(cls, client: Client | AsyncClient) -> Blueprint:
         """Describe a client.
 
         Raises
@@ -280,7 +281,9 @@ def find_fan_out(n_jobs: int | None) -> FanOut | None:
     return None if n_jobs in (None, 1) else FanOut("loky", n_jobs)
 
 
-def run_in_workers(client: Client, state: Run, fan_out: FanOut, *, concurrency: int, cache: CacheMode, stream: bool, watch: Watcher) -> Run:
+def run_in_workers(
+    client: Client | AsyncClient, state: Run, fan_out: FanOut, *, concurrency: int, cache: CacheMode, stream: bool, watch: Watcher
+) -> Run:
     """Ask every cell in worker processes; come back when all is done, or soon when interrupted.
 
     When a worker dies, what its batch had finished is in the journal or the cache; the rest is asked again.
@@ -316,6 +319,29 @@ def run_in_workers(client: Client, state: Run, fan_out: FanOut, *, concurrency: 
             recover(client, state)
             state.end_early()
     return state.end(watch)
+
+
+async def arun_in_workers(
+    client: AsyncClient, state: Run, fan_out: FanOut, *, concurrency: int, cache: CacheMode, stream: bool, watch: Watcher
+) -> Run:
+    """The same while the caller's event loop runs; a cancellation leaves the batches under way to end by themselves."""
+    # What is chosen by parallel_config is the choosing thread's; fan_out carries it over.
+    asking = asyncio.create_task(
+        asyncio.to_thread(
+            run_in_workers, client, state, fan_out, concurrency=concurrency, cache=cache, stream=stream, watch=lambda _run: None
+        )
+    )
+    try:
+        while not asking.done():
+            await asyncio.wait([asking], timeout=TICK_S)
+            watch(state)
+        return asking.result()
+    except asyncio.CancelledError:
+        state.stop()
+        recover(client, state)
+        state.end_early()
+        watch(state)
+        raise
 
 
 class Orders:
@@ -379,7 +405,7 @@ def harvests(orders: Orders, workers: int) -> Iterator[Harvest]:
             yield from crew(map(task, wave))
 
 
-def bring_in(client: Client, state: Run, harvest: Harvest) -> None:
+def bring_in(client: Client | AsyncClient, state: Run, harvest: Harvest) -> None:
     """Take down what a batch brought, and write to the journal what its worker could not."""
     if harvest.wrong is not None:
         state.fail(ConfigError(harvest.wrong))
@@ -395,7 +421,7 @@ def bring_in(client: Client, state: Run, harvest: Harvest) -> None:
         state.answered(state.plan.cell(index), completion)
 
 
-def recover(client: Client, state: Run) -> None:
+def recover(client: Client | AsyncClient, state: Run) -> None:
     """Take from the journal what workers had finished and could not bring home."""
     if client.journal is not None:
         for index, row in journaled_rows(client.journal, state.plan, state.run_id).items():
