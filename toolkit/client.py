@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import math
 import re
 import time
@@ -431,6 +432,10 @@ class Client:
             first_token_timeout_s=first_token_timeout_s,
             delays=None,
         )
+        self.made_of: dict[str, Any] = {  # each its own type; for those who make another of the same kind
+            "base_urls": base_urls, "api_keys": api_keys, "retry": retry, "prices": prices, "aliases": aliases, "transport": transport,
+            "first_token_timeout_s": first_token_timeout_s,
+        }  # fmt: skip
         self._driver = ThreadDriver(
             transports=ThreadTransports(transport), in_process=self._tools.in_process, cache=self._tools.cache, sleep=sleep
         )
@@ -774,6 +779,14 @@ class Client:
         found: dict[str, float | str] = self._driver.run(self._tools.exchange(provider, lambda p: p.receipt(generation_id)))
         return found
 
+    def on_loop(self) -> AsyncClient | None:
+        """Return a client for event loops that shares everything with this one: settings, providers, limiters, cache, journal.
+
+        ``None`` where the transport is of the user's own making: that one blocks, and needs threads.
+        """
+        choice = self._driver.transports.choice
+        return None if callable(choice) else AsyncClient._beside(self._tools, choice, self._driver.sleep)
+
     def close(self) -> None:
         """Close all connections and write what the journal still holds."""
         self._driver.transports.close()
@@ -785,6 +798,11 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def sleeper(sleep: Callable[[float], None]) -> Callable[[float], Awaitable[None]]:
+    """Return what waits on an event loop as this function waits in a thread."""
+    return asyncio.sleep if sleep is time.sleep else lambda seconds: asyncio.to_thread(sleep, seconds)
 
 
 def with_latency(health: Health, latency_s: float) -> Health:
@@ -831,9 +849,25 @@ class AsyncClient:
             first_token_timeout_s=first_token_timeout_s,
             delays=self._watch,
         )
+        self.made_of: dict[str, Any] = {  # each its own type; for those who make another of the same kind
+            "base_urls": base_urls, "api_keys": api_keys, "retry": retry, "prices": prices, "aliases": aliases, "transport": transport,
+            "first_token_timeout_s": first_token_timeout_s,
+        }  # fmt: skip
         self._driver = AsyncDriver(
             transports=AsyncTransports(transport), in_process=self._tools.in_process, cache=self._tools.cache, sleep=sleep
         )
+
+    @classmethod
+    def _beside(cls, tools: Toolbox, transport: TransportChoice, sleep: Callable[[float], None]) -> AsyncClient:
+        """Make one that shares a ``Client``'s tools; only the watch over the loop is its own."""
+        twin = cls.__new__(cls)
+        twin._watch = LoopWatch()
+        twin._tools = copy.copy(tools)
+        twin._tools.policy = replace(tools.policy, delays=twin._watch)
+        twin._driver = AsyncDriver(
+            transports=AsyncTransports(transport), in_process=tools.in_process, cache=tools.cache, sleep=sleeper(sleep)
+        )
+        return twin
 
     def __repr__(self) -> str:
         return f"<AsyncClient of {', '.join(sorted(self._tools._providers)) or 'no provider yet'}>"

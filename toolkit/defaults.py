@@ -12,15 +12,21 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from .client import AsyncClient, Client, Options
 from .comparison.grid import Model, Plan, build_plan
 from .comparison.judge import Judge, read_judge
+from .comparison.loop import arun, run
 from .comparison.progress import Progress, in_notebook, watcher_for
-from .comparison.run import Run, arun, run
+from .comparison.resuming import FormerRun, find_stopped_run, mark_under_way
+from .comparison.resuming import resume as resume_from
+from .comparison.run import Rule, Run
 from .comparison.scorers import Scorer, read_scorers
-from .comparison.stopping import read_budget, read_until, spent_usd
+from .comparison.stopping import Decided, ErrorRate, read_budget, read_until, spent_usd
+from .comparison.warming import warm_up_cells
+from .comparison.workers import arun_in_workers, find_fan_out, run_in_workers
 from .errors import ConfigError, ToolkitError
 from .monitor.events import RunRecord
 from .monitor.exporters import switch as exporters
@@ -134,6 +140,10 @@ def compare(
     cache: CacheMode = True,
     stream: bool = True,
     order_seed: int | None = None,
+    warmup: int = 0,
+    max_error_rate: float | None = None,
+    resume: bool = True,
+    n_jobs: int | None = None,
     progress: Progress = None,
     system: str | None = None,
     temperature: float | None = None,
@@ -186,6 +196,17 @@ def compare(
         Ask for streams, so that each row has its time to first token. Some servers answer faster without.
     order_seed : int, optional
         The calls are interleaved over the models and shuffled; the same seed gives the same order. Recorded either way.
+    warmup : int
+        So many calls of each model before those that count: connections are made and models loaded by then. They are on the first
+        prompts, past the cache, and not in the frame; the journal has them with the provenance ``warmup``.
+    max_error_rate : float, optional
+        Stop, with what is finished, when more than this share of a model's calls has failed (looked at from its tenth call on).
+    resume : bool
+        Without the cache (``cache=False`` or ``"refresh"``): go on with the last run of the same name that asked just the same and did
+        not finish, taking its answers from the journal. ``False`` begins anew. With the cache, answers are never asked twice anyway.
+    n_jobs : int, optional
+        Ask from so many processes (-1: one for each core), which share ``concurrency``. Under ``joblib.parallel_config(backend=...)`` with
+        ``"loky"``, ``"dask"`` or ``"ray"`` the calls go to its processes without this. See docs/scaling.md.
     progress : bool or callable, optional
         By default a bar in a terminal, a live table in a notebook, nothing elsewhere or in CI. A callable is told at every tick.
     system, temperature, max_tokens, top_p, stop, seed, schema, timeout_s, extra
@@ -214,10 +235,23 @@ def compare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or globals()["client"]()
-    judge = check_judge(judge, plan, scorers)
-    state = begin(plan, name, concurrency, asker.journal, scorers, budget_usd=budget_usd, until=until, metric=metric, alpha=alpha)
+    judge, fan_out = check_judge(judge, plan, scorers), find_fan_out(n_jobs)
+    state = begin(
+        plan,
+        name,
+        asker.journal,
+        concurrency=concurrency,
+        scorers=scorers,
+        warmup=warmup,
+        rules=stopping_rules(plan, scorers, max_error_rate, budget_usd, until, metric, alpha),
+        former=stopped_run(resume, cache, plan, name, asker.journal),
+        order_seed=order_seed,
+    )
     with watcher_for(progress, state) as watch:
-        run(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
+        if fan_out is None:
+            run(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
+        else:
+            run_in_workers(asker, state, fan_out, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
     result = end(state, name, asker)
     if judge is not None and may_judge(state):
         with unjudged_at_worst():
@@ -242,6 +276,10 @@ async def acompare(
     cache: CacheMode = True,
     stream: bool = True,
     order_seed: int | None = None,
+    warmup: int = 0,
+    max_error_rate: float | None = None,
+    resume: bool = True,
+    n_jobs: int | None = None,
     progress: Progress = None,
     system: str | None = None,
     temperature: float | None = None,
@@ -265,11 +303,24 @@ async def acompare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or async_client()
-    judge = check_judge(judge, plan, scorers)
-    state = begin(plan, name, concurrency, asker.journal, scorers, budget_usd=budget_usd, until=until, metric=metric, alpha=alpha)
+    judge, fan_out = check_judge(judge, plan, scorers), find_fan_out(n_jobs)
+    state = begin(
+        plan,
+        name,
+        asker.journal,
+        concurrency=concurrency,
+        scorers=scorers,
+        warmup=warmup,
+        rules=stopping_rules(plan, scorers, max_error_rate, budget_usd, until, metric, alpha),
+        former=stopped_run(resume, cache, plan, name, asker.journal),
+        order_seed=order_seed,
+    )
     with watcher_for(progress, state, stoppable=True) as watch:
         try:
-            await arun(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
+            if fan_out is None:
+                await arun(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
+            else:
+                await arun_in_workers(asker, state, fan_out, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
         except asyncio.CancelledError:
             if not in_notebook():
                 raise
@@ -340,30 +391,49 @@ def left_of(budget_usd: float | None, state: Run) -> float | None:
 def begin(
     plan: Plan,
     name: str | None,
-    concurrency: int,
     journal: Journal | None,
-    scorers: Scorers,
     *,
+    concurrency: int,
+    scorers: Scorers,
+    warmup: int,
+    rules: Sequence[Rule],
+    former: FormerRun | None,
+    order_seed: int | None,
+) -> Run:
+    if not isinstance(concurrency, int) or concurrency < 1:
+        raise ConfigError(f"concurrency={concurrency!r}: at least one call at a time")
+    state = Run(
+        plan=plan if former is None or order_seed is not None else replace(plan, order_seed=former.order_seed),
+        run_id=uuid.uuid4().hex[:16] if former is None else former.run_id,
+        scorers=read_scorers(scorers),
+        rules=rules,
+        warmup=warm_up_cells(plan, warmup),
+        until_metric=next((rule.metric for rule in rules if isinstance(rule, Decided)), None),
+    )
+    mark_under_way(state)
+    if former is not None:
+        resume_from(state, former)
+    elif journal is not None:
+        journal.append(RunRecord(run_id=state.run_id, at=time.time(), process=process_name(), name=name or "", plan=plan.describe()))
+    return state
+
+
+def stopping_rules(
+    plan: Plan,
+    scorers: Scorers,
+    max_error_rate: float | None,
     budget_usd: float | None,
     until: str | None,
     metric: str | None,
     alpha: float,
-) -> Run:
-    if not isinstance(concurrency, int) or concurrency < 1:
-        raise ConfigError(f"concurrency={concurrency!r}: at least one call at a time")
-    judges = read_scorers(scorers)
-    decided = read_until(until, metric, alpha, plan, list(judges))
-    state = Run(
-        plan=plan,
-        run_id=uuid.uuid4().hex[:16],
-        scorers=judges,
-        rules=[*read_budget(budget_usd), *decided],
-        until_metric=decided[0].metric if decided else None,
-    )
-    if journal is not None:
-        process = process_name()
-        journal.append(RunRecord(run_id=state.run_id, at=time.time(), process=process, name=name or "", plan=plan.describe()))
-    return state
+) -> list[Rule]:
+    failing: list[Rule] = [] if max_error_rate is None else [ErrorRate(max_error_rate)]
+    return [*failing, *read_budget(budget_usd), *read_until(until, metric, alpha, plan, list(read_scorers(scorers)))]
+
+
+def stopped_run(resume: bool, cache: CacheMode, plan: Plan, name: str | None, journal: Journal | None) -> FormerRun | None:
+    """Return the run to go on with. With the cache none is needed: it has the answers."""
+    return find_stopped_run(journal, plan, name or "") if resume and journal is not None and cache in (False, "refresh") else None
 
 
 def check_judge(judge: str | Model | Judge | None, plan: Plan, scorers: Scorers) -> Judge | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import httpx
@@ -289,7 +291,7 @@ class LoopWatch:
 
 
 class AsyncDriver:
-    """Carries out steps on an event loop; disk look-ups go to a thread."""
+    """Carries out steps on an event loop; writing to disk and asking a Redis go to threads."""
 
     def __init__(
         self,
@@ -306,6 +308,13 @@ class AsyncDriver:
         self.flights: Flights[Kept] = cache.flights if cache is not None else Flights()
         self.sleep = sleep
         self.clock = clock
+        self._writer: tuple[int, ThreadPoolExecutor] | None = None
+
+    def writer(self) -> ThreadPoolExecutor:
+        """Return the one thread that writes to disk: several would queue for the file, with a connection each."""
+        if self._writer is None or self._writer[0] != os.getpid():  # a forked child has none of its parent's threads
+            self._writer = os.getpid(), ThreadPoolExecutor(1, thread_name_prefix="toolkit-cache")
+        return self._writer[1]
 
     async def run(self, steps: Steps[T]) -> T:
         """Carry out a call to its end and return what it gives; events for a reader are dropped."""
@@ -417,10 +426,10 @@ class AsyncHands:
 
     async def keep(self, step: Keep) -> None:
         cache = self.driver.cache
-        if cache is not None and cache.blocks:
-            await asyncio.to_thread(cache.set, step.key, step.value)
-        elif cache is not None:
-            cache.set(step.key, step.value)
+        if cache is None or cache.in_memory_only:
+            return None if cache is None else cache.set(step.key, step.value)
+        writer = None if cache.blocks else self.driver.writer()
+        return await asyncio.get_running_loop().run_in_executor(writer, cache.set, step.key, step.value)
 
     async def send(self, step: Send) -> httpx.Response:
         await self.close()

@@ -48,6 +48,8 @@ class Comparison(Measured):
         Whether cells are missing because it was interrupted or a rule stopped it.
     stopped_because : str or None
         The rule's reason.
+    notes : tuple of str
+        What else to know about how it went: that it was resumed, say, or that warm-up calls were left out.
 
     Examples
     --------
@@ -519,12 +521,13 @@ class Comparison(Measured):
 
     def text(self) -> str:
         """Return the summary as a table for a terminal."""
-        return text_table(self.SHOWN, self._shown_rows())
+        return "\n".join([text_table(self.SHOWN, self._shown_rows()), *self.notes])
 
     def _repr_html_(self) -> str:
         why = f" because {self.stopped_because}" if self.stopped_because else ""
         stopped = f" It was stopped{why}: {self.missing} calls are missing; run it again to ask them." if self.missing else ""
-        title = f"<b>{escape(self.name)}</b> <span class='muted'>{escape(self.cached_sentence())}.{escape(stopped)}</span>"
+        notes = "".join(f" {note.capitalize()}." for note in self.notes)
+        title = f"<b>{escape(self.name)}</b> <span class='muted'>{escape(self.cached_sentence())}.{escape(stopped)}{escape(notes)}</span>"
         judges = "".join(f'<div class="muted">{escape(line)}</div>' for line in judge_sentences(self.judge_report()))
         return html_page(title, html_table(self.SHOWN, self._shown_rows()), judges)
 

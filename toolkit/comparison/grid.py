@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any
 
@@ -89,6 +90,10 @@ class Cell:
     question: Question
     repeat: int
 
+    def context(self, run_id: str) -> dict[str, str | int]:
+        """Say which call of a run it is, in the columns of its row."""
+        return {"label": self.variant.label, "run_id": run_id, "prompt_id": self.question.prompt_id, "repeat": self.repeat}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -111,6 +116,28 @@ class Plan:
         rest, variant = divmod(index, len(self.variants))
         question, repeat = divmod(rest, self.repeats)
         return Cell(index, self.variants[variant], self.questions[question], repeat)
+
+    def indices(self) -> Callable[[str, str | None, int], int | None]:
+        """Return what finds a cell's index by label, prompt_id and repeat."""
+        variants = {label: i for i, label in enumerate(self.labels)}
+        questions = {question.prompt_id: i for i, question in enumerate(self.questions)}
+
+        def index_of(label: str, prompt_id: str | None, repeat: int) -> int | None:
+            variant, question = variants.get(label), questions.get(prompt_id or "")
+            if variant is None or question is None or not 0 <= repeat < self.repeats:
+                return None
+            return (question * self.repeats + repeat) * len(self.variants) + variant
+
+        return index_of
+
+    def digest(self) -> str:
+        """Return what two plans have in common that ask exactly the same, in whichever order."""
+        asked = hashlib.sha256()
+        for part in (self.repeats, *self.variants):
+            asked.update(repr(part).encode("utf-8", "surrogatepass") + b"\0")
+        for question in self.questions:
+            asked.update(repr((question.prompt_id, question.prompt)).encode("utf-8", "surrogatepass") + b"\0")
+        return asked.hexdigest()
 
     def order(self) -> Iterator[int]:
         """Give the indices in the order of asking.
@@ -136,6 +163,7 @@ class Plan:
                 "prompts": len(self.questions),
                 "repeats": self.repeats,
                 "order_seed": self.order_seed,
+                "digest": self.digest(),
             }
         )
 

@@ -21,9 +21,10 @@ from ..keys import canonical, digest
 from ..monitor.events import CallRecord, VoteRecord
 from ..types import CacheMode, Message
 from .grid import Model, Plan, Question, Variant, read_models
+from .loop import arun, run
 from .pairings import Pairing
 from .progress import Progress, in_notebook, watcher_for
-from .run import Run, arun, run
+from .run import Run
 from .stopping import read_budget
 from .votes import JUDGE
 

@@ -27,13 +27,14 @@ class Measured:
 
     def __init__(self, run: Run, *, name: str | None = None) -> None:
         self._plan = run.plan
-        self._records = dict(run.done)
+        self._records = run.done if run.finished else dict(run.done)  # a call that an interrupt left under way may still add to it
         self._scores = dict(run.scores)
         self._scorers = list(run.scorers)
         self.run_id = run.run_id
         self.name = name or run.run_id
         self.stopped = not run.finished
         self.stopped_because = run.stopped_because
+        self.notes = tuple(run.notes)
         self.until_metric = run.until_metric
         self.elapsed_s = run.elapsed_s
 
@@ -109,7 +110,7 @@ class Measured:
         return {
             "calls": len(rows),
             "ok": len(ok),
-            "errors": len(rows) - len(ok),
+            "errors": int((rows["status"] == "error").sum()),
             **{kind: int((ok["provenance"] == kind).sum()) for kind in ("live", "replayed", "coalesced")},
             "n": tail["n"],
             "p50_s": middle["value"],

@@ -55,14 +55,21 @@ class Outcome:
     base_url: str | None = None
     key: str | None = None
     record_content: bool = True
+    _row: CallRecord | None = None  # a comparison wants it as well as the journal
 
     def rows(self) -> Iterator[CallRecord | ErrorRecord]:
-        yield self.call_row(content=self.record_content)
+        row = self._row or self._built_row()
+        yield row if self.record_content else row._replace(prompt=None, text=None)
         if self.error is not None:
             yield self.error_row(self.error)
 
     def call_row(self, *, content: bool) -> CallRecord:
-        """The call as a row; without ``content`` the prompt and the answer are only counted and hashed."""
+        """The call as a row, which ``rows`` will not build again; without ``content`` prompt and answer are only counted and hashed."""
+        if self._row is None:
+            self._row = self._built_row()
+        return self._row if content else self._row._replace(prompt=None, text=None)
+
+    def _built_row(self) -> CallRecord:
         done, time, context = self.completion, self.timing, self.context
         usage = done.usage if done else None
         prompt = prompt_text(self.request)
@@ -85,7 +92,7 @@ class Outcome:
             error_fingerprint=fingerprint(self.error) if self.error is not None else None,
             error_message=message_of(self.error) if self.error is not None else None,
             finish_reason=done.finish_reason if isinstance(done, Completion) else None,
-            provenance=done.provenance if done else self.provenance,
+            provenance=context.operation if context.operation == "warmup" else done.provenance if done else self.provenance,
             cache_tier=done.cache_tier if done else None,
             attempts=self.attempts,
             lookup_s=time.lookup_s,
@@ -114,8 +121,8 @@ class Outcome:
             prompt_sha256=hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest(),
             prompt_chars=len(prompt),
             text_chars=len(text) if text is not None else None,
-            prompt=prompt if content else None,
-            text=text if content else None,
+            prompt=prompt,
+            text=text,
             answer_bytes=answer_bytes(done),
             e2e_tokens_per_s=time.e2e_tokens_per_s,
             answer_tokens_per_s=time.answer_tokens_per_s,
