@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .render import Shown
 from .types import Usage
 
 __all__ = ["Price", "cost_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
+class Price(Shown):
     """US dollars per million tokens, and the day they were valid.
 
     Cached input tokens cost ``cached_input`` (``input`` where that is None); reasoning tokens cost ``output``.

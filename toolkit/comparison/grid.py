@@ -7,19 +7,20 @@ import math
 import random
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, fields, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Any
 
 from ..client import Options, Prompt, read_messages
 from ..errors import ConfigError
 from ..providers.registry import provider_class, split_model
+from ..render import Shown
 from ..types import Message
 
 __all__ = ["Cell", "Model", "Plan", "Question", "build_plan", "read_models", "read_prompts"]
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class Model(Shown):
     """A model with options of its own, for a comparison.
 
     Parameters
@@ -48,7 +49,7 @@ class Model:
     seed: int | None = None
     schema: Mapping[str, Any] | None = None  # JSON Schema
     timeout_s: float | None = None
-    extra: Mapping[str, Any] | None = None  # any JSON
+    extra: Mapping[str, Any] | None = field(default=None, repr=False)  # any JSON, a service's token too
 
     def own_options(self) -> dict[str, Any]:  # each option has its own type
         """The options that were given, by name."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from ..errors import ToolkitError
 from ..types import ChatRequest, Completion, ImageRequest, ImageResult, Timing
 from .events import CallRecord, ErrorRecord
 from .fingerprints import fingerprint
@@ -119,7 +120,7 @@ class Outcome:
         }
         return ErrorRecord(
             at=self.at,
-            error_id=uuid.uuid4().hex,
+            error_id=error.error_id if isinstance(error, ToolkitError) else uuid.uuid4().hex,
             call_id=self.call_id,
             run_id=self.context.run_id,
             process=process_name(),
