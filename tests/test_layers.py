@@ -13,7 +13,7 @@ ROWS = [
     {"providers"},
     {"call", "transports", "routing"},
     {"drive"},
-    {"client"},
+    {"client", "widgets"},
     {"comparison"},
     {"defaults", "testing"},
     {"cli"},

@@ -45,6 +45,7 @@ __all__ = [
     "health_check",
     "list_models",
     "monitor",
+    "playground",
     "pull_model",
     "stats",
     "stream_text",
@@ -56,7 +57,18 @@ if TYPE_CHECKING:
     from .client import AsyncClient, Client
     from .comparison.comparison import Comparison
     from .comparison.grid import Model
-    from .defaults import acompare, compare, delete_model, generate_image, generate_text, health_check, list_models, pull_model, stream_text
+    from .defaults import (
+        acompare,
+        compare,
+        delete_model,
+        generate_image,
+        generate_text,
+        health_check,
+        list_models,
+        playground,
+        pull_model,
+        stream_text,
+    )
     from .pricing import Price
     from .types import (
         Completion,
@@ -110,6 +122,7 @@ HOMES = {
             "generate_text",
             "health_check",
             "list_models",
+            "playground",
             "pull_model",
             "stream_text",
         ),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from .client import AsyncClient, Client, Options
 from .comparison.grid import Model, Plan, build_plan
+from .comparison.playground import Playground
 from .comparison.progress import Progress, in_notebook, watcher_for
 from .comparison.run import Run, arun, run
 from .comparison.scorers import Scorer, read_scorers
@@ -35,6 +36,7 @@ __all__ = [
     "generate_text",
     "health_check",
     "list_models",
+    "playground",
     "pull_model",
     "reset",
     "stream_text",
@@ -230,6 +232,49 @@ async def acompare(
                 raise
             # That was the kernel's interrupt: what is finished is the cell's result.
     return end(state, name, asker.journal)
+
+
+def playground(
+    models: Sequence[str | Model], *, prompt: str = "", cache: CacheMode = True, client: AsyncClient | None = None
+) -> Playground:
+    """Return a widget for a notebook: choose models, type a prompt, and watch the answers stream side by side.
+
+    The cell stays free: answers come on a thread of their own. Keep a round with its button; ``.kept()`` and ``.comparison()`` give
+    what was kept. Closing it stops what is under way.
+
+    Parameters
+    ----------
+    models : list of str or Model
+        What can be chosen.
+    prompt : str
+        What stands in the text field at first.
+    cache : bool or str
+        As for ``generate_text``.
+    client : AsyncClient, optional
+        By default the process-wide one.
+
+    Returns
+    -------
+    Playground
+
+    Raises
+    ------
+    ConfigError
+        If the extra ``notebook`` is not installed, or for a model that does not exist.
+
+    Examples
+    --------
+    >>> play = playground(["embedded/ngram-2", "embedded/ngram-3"])
+    >>> play.ask("The for statement")
+    >>> play.wait()
+    True
+    >>> play.keep()
+    2
+    >>> play.comparison()
+    <Comparison 'playground': 2 models x 1 prompt, 2 ok, 0 failed>
+    >>> play.close()
+    """
+    return Playground(models, client=client or async_client(), prompt=prompt, cache=cache)
 
 
 def begin(plan: Plan, name: str | None, concurrency: int, journal: Journal | None, scorers: Scorers) -> Run:

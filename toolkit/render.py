@@ -16,12 +16,15 @@ from typing import Any, TypeVar
 
 __all__ = [
     "Listing",
+    "Markup",
     "Shown",
     "escape",
+    "html_bar",
     "html_card",
     "html_page",
     "html_pictures",
     "html_table",
+    "html_voice",
     "plain",
     "seconds",
     "shown_fields",
@@ -37,6 +40,8 @@ STYLE = (  # !important where a notebook's own style sheet says otherwise
     ".tk th,.tk td{text-align:left!important;vertical-align:top!important;padding:.25em .8em;border-bottom:1px solid #8884;"
     "white-space:pre-wrap!important;overflow-wrap:break-word;max-width:34em}"
     ".tk th{font-weight:600}.tk td.n{text-align:right!important;font-variant-numeric:tabular-nums}"
+    ".tk progress{width:6em;height:.8em;vertical-align:middle;accent-color:#0072B2}"
+    ".tk .voice{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}"
     ".tk .muted{opacity:.7}.tk .answer{white-space:pre-wrap;border-left:3px solid #0072B2;padding-left:.8em;margin:.4em 0}</style>"
 )
 CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
@@ -120,6 +125,22 @@ def html_picture(mime: str, data: bytes | None) -> str:
     return f'<img alt="" style="max-width:24em;max-height:24em;margin:.4em .4em 0 0" src="{address}">'
 
 
+class Markup(str):
+    """HTML that is safe already: a table's cell takes it as it stands."""
+
+    __slots__ = ()
+
+
+def html_bar(done: int, total: int, label: str) -> Markup:
+    """A progress bar with its numbers beside it."""
+    return Markup(f'<progress value="{done}" max="{total}" aria-label="{escape(label)}"></progress> {done:,}/{total:,}')
+
+
+def html_voice(text: str) -> str:
+    """What a screen reader says when it changes, and nobody sees."""
+    return f'<div class="voice" role="status" aria-live="polite">{escape(text)}</div>'
+
+
 def html_table(head: Sequence[object], rows: Iterable[Sequence[object]], *, caption: str = "") -> str:
     """A table; numbers stand right. Everything is escaped here."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
@@ -129,6 +150,8 @@ def html_table(head: Sequence[object], rows: Iterable[Sequence[object]], *, capt
 
 
 def html_cell(cell: object) -> str:
+    if isinstance(cell, Markup):
+        return f'<td class="n">{cell}</td>'
     number = isinstance(cell, int | float) or (isinstance(cell, str) and re.fullmatch(r"[–$]?[\d.,]+( (s|ms|%|/s))?|–", cell))
     return f'<td class="n">{escape(cell)}</td>' if number else f"<td>{escape(cell)}</td>"
 

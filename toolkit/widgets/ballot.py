@@ -141,7 +141,7 @@ class BallotWidget(View):
 
     _esm = ESM
     _css = CSS
-    buttons = traitlets.List().tag(sync=True)
+    buttons: Any = traitlets.List().tag(sync=True)
     said = traitlets.Unicode().tag(sync=True)
     prompt = traitlets.Unicode().tag(sync=True)
     left = traitlets.Unicode().tag(sync=True)

@@ -74,8 +74,9 @@ class LiveTable(View):
             self.stopped = True
             self._on_stop()
 
-    def show(self, table: str, said: str) -> None:
+    def show(self, table: str, said: str, *, name: str) -> None:
         """Draw the table anew; ``said`` is read aloud where it differs from before."""
+        self._name = name
         with self.hold_sync():
             self.table, self.said = table, said
 

@@ -10,7 +10,7 @@ from IPython import display
 __all__ = ["View"]
 
 
-class View(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types
+class View(anywidget.AnyWidget):
     """A widget that a saved notebook outlives: ``leave`` puts HTML where it stood, for it would reopen as "model not found"."""
 
     def __init__(self, **traits: Any) -> None:  # each trait has its own type
@@ -33,7 +33,8 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types
         return {"text/html": self.left_behind(), "text/plain": repr(self)}
 
     def _ipython_display_(self, **_how: Any) -> None:  # IPython's protocol
-        shown = self._plain() if self._left else self._repr_mimebundle_()[0]
+        bundle = None if self._left else self._repr_mimebundle_()
+        shown = bundle[0] if bundle else self._plain()
         self._places.append(display.display(shown, raw=True, display_id=True))  # type: ignore[no-untyped-call]
 
     def __repr__(self) -> str:
