@@ -14,7 +14,7 @@ ROWS = [
     {"call", "transports", "routing"},
     {"drive"},
     {"client", "widgets"},
-    {"comparison"},
+    {"comparison", "installation"},
     {"defaults", "testing"},
     {"cli"},
 ]

@@ -47,6 +47,7 @@ __all__ = [
     "monitor",
     "playground",
     "pull_model",
+    "setup",
     "stats",
     "stream_text",
     "testing",
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
         list_models,
         playground,
         pull_model,
+        setup,
         stream_text,
     )
     from .pricing import Price
@@ -124,6 +126,7 @@ HOMES = {
             "list_models",
             "playground",
             "pull_model",
+            "setup",
             "stream_text",
         ),
         "defaults",

@@ -16,7 +16,8 @@ from . import __version__, defaults, monitor, settings
 from .cache import ResponseCache
 from .client import open_cache
 from .errors import ConfigError, ToolkitError
-from .render import plain, seconds, side_by_side_text, text_table, usd
+from .installation import read_places
+from .render import plain, seconds, side_by_side_text, size, text_table, usd
 from .types import Health
 
 __all__ = ["main"]
@@ -290,7 +291,8 @@ def show_health(args: argparse.Namespace) -> int:
             for h in healths
         ]
         print(text_table(["provider", "state", "latency", "detail"], rows, right=False))
-        print(f"\nhome     {settings.home()}\njournal  {settings.journal_url()}\ncache    {settings.cache_folder()}")
+        places = [[place.name, place.where, size(place.size_bytes)] for place in read_places(client)]
+        print(f"\n{text_table(['place', 'where', 'size'], places, right=False)}")
     named = bool(args.providers)
     return 1 if named and not all(health.ok for health in healths) else 0
 

@@ -18,6 +18,7 @@ from .comparison.progress import Progress, in_notebook, watcher_for
 from .comparison.run import Run, arun, run
 from .comparison.scorers import Scorer, read_scorers
 from .errors import ConfigError
+from .installation import Setup, read_setup
 from .monitor.events import RunRecord
 from .monitor.journal import Journal
 from .monitor.outcomes import process_name
@@ -39,6 +40,7 @@ __all__ = [
     "playground",
     "pull_model",
     "reset",
+    "setup",
     "stream_text",
 ]
 
@@ -232,6 +234,27 @@ async def acompare(
                 raise
             # That was the kernel's interrupt: what is finished is the cell's result.
     return end(state, name, asker.journal)
+
+
+def setup(*, check: bool = False) -> Setup:
+    """Show what is set up: providers and keys (present or not, never shown), where the journal and the cache are, prices, versions.
+
+    Parameters
+    ----------
+    check : bool
+        Ask every provider that is set up whether it lets us in. Without it only servers on this machine are asked.
+
+    Returns
+    -------
+    Setup
+        A card in a notebook, tables as text. ``.providers .places .prices .versions .extras .next_steps``.
+
+    Examples
+    --------
+    >>> [each.state for each in setup().providers if each.name == "embedded"]
+    ['ready']
+    """
+    return read_setup(client(), check=check)
 
 
 def playground(

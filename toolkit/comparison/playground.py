@@ -95,8 +95,12 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="toolkit-playground", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, name="toolkit-playground", daemon=True).start()
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
 
     def start(self, work: Coroutine[Any, Any, None]) -> Future[None]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -249,9 +253,9 @@ class Playground:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._draw(panes)
-            done = sum(pane.completion is not None for pane in panes)
-            self.board.running(False)
-            self.board.say(f"{done} of {len(panes)} answers are complete")
+            if self._panes is panes:  # and not the next round already
+                self.board.running(False)
+                self.board.say(f"{sum(pane.completion is not None for pane in panes)} of {len(panes)} answers are complete")
 
     def _draw(self, panes: list[Pane]) -> None:
         for pane in panes:
