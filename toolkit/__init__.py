@@ -23,6 +23,7 @@ __all__ = [
     "Image",
     "ImagePart",
     "ImageResult",
+    "Judge",
     "Message",
     "Model",
     "ModelInfo",
@@ -44,9 +45,11 @@ __all__ = [
     "generate_text",
     "health_check",
     "list_models",
+    "load_comparison",
     "monitor",
     "playground",
     "pull_model",
+    "replay",
     "setup",
     "stats",
     "stream_text",
@@ -56,21 +59,13 @@ __all__ = [
 if TYPE_CHECKING:
     from . import cache, charts, errors, monitor, stats, testing
     from .client import AsyncClient, Client
+    from .comparison.capsule import load_comparison, replay
     from .comparison.comparison import Comparison
     from .comparison.grid import Model
-    from .defaults import (
-        acompare,
-        compare,
-        delete_model,
-        generate_image,
-        generate_text,
-        health_check,
-        list_models,
-        playground,
-        pull_model,
-        setup,
-        stream_text,
-    )
+    from .comparison.judge import Judge
+    from .defaults import acompare, compare, delete_model, generate_image, generate_text, health_check, list_models, pull_model, stream_text
+    from .defaults import playground as playground
+    from .defaults import setup as setup
     from .pricing import Price
     from .types import (
         Completion,
@@ -94,9 +89,12 @@ HOMES = {
     "AsyncClient": "client",
     "Client": "client",
     "Comparison": "comparison.comparison",
+    "Judge": "comparison.judge",
     "Model": "comparison.grid",
     "Price": "pricing",
     "Retry": "wire.retry",
+    "load_comparison": "comparison.capsule",
+    "replay": "comparison.capsule",
     **dict.fromkeys(
         (
             "Completion",

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
+import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from .client import AsyncClient, Client, Options
 from .comparison.grid import Model, Plan, build_plan
+from .comparison.judge import Judge, read_judge
 from .comparison.playground import Playground
 from .comparison.progress import Progress, in_notebook, watcher_for
 from .comparison.run import Run, arun, run
 from .comparison.scorers import Scorer, read_scorers
-from .errors import ConfigError
+from .errors import ConfigError, ToolkitError
 from .installation import Setup, read_setup
 from .monitor.events import RunRecord
 from .monitor.journal import Journal
@@ -48,6 +51,7 @@ Scorers = Sequence[str | Scorer] | Mapping[str, Scorer]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_log = logging.getLogger(__name__)
 _lock = threading.Lock()
 _client: Client | None = None
 _async_client: AsyncClient | None = None
@@ -112,6 +116,7 @@ def compare(
     repeats: int = 1,
     name: str | None = None,
     scorers: Scorers = (),
+    judge: str | Model | Judge | None = None,
     concurrency: int = 16,
     cache: CacheMode = True,
     stream: bool = True,
@@ -148,6 +153,9 @@ def compare(
     scorers : list or dict
         ``exact_match contains regex json_valid json_schema similarity rouge_l``, or callables ``(completion, reference) -> number``; each
         is a column of the frame. One that fails gives NaN and a warning.
+    judge : str, Model or Judge, optional
+        A model that judges each two answers to the same prompt, in both orders, when all is answered: see ``Comparison.judge``. What
+        it says is ``result.judgements()``, and the column ``judge`` of the frame.
     concurrency : int
         How many calls at a time.
     cache : bool or str
@@ -184,10 +192,15 @@ def compare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or globals()["client"]()
+    judge = check_judge(judge, plan)
     state = begin(plan, name, concurrency, asker.journal, scorers)
     with watcher_for(progress, state) as watch:
         run(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
-    return end(state, name, asker.journal)
+    result = end(state, name, asker)
+    if judge is not None and not state.stopped:
+        with unjudged_at_worst():
+            result.judge(judge, concurrency=concurrency, cache=cache, progress=progress)
+    return result
 
 
 async def acompare(
@@ -198,6 +211,7 @@ async def acompare(
     repeats: int = 1,
     name: str | None = None,
     scorers: Scorers = (),
+    judge: str | Model | Judge | None = None,
     concurrency: int = 16,
     cache: CacheMode = True,
     stream: bool = True,
@@ -225,6 +239,7 @@ async def acompare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or async_client()
+    judge = check_judge(judge, plan)
     state = begin(plan, name, concurrency, asker.journal, scorers)
     with watcher_for(progress, state, stoppable=True) as watch:
         try:
@@ -233,7 +248,11 @@ async def acompare(
             if not in_notebook():
                 raise
             # That was the kernel's interrupt: what is finished is the cell's result.
-    return end(state, name, asker.journal)
+    result = end(state, name, asker)
+    if judge is not None and not state.stopped:
+        with unjudged_at_worst():
+            await result.ajudge(judge, concurrency=concurrency, cache=cache, progress=progress)
+    return result
 
 
 def setup(*, check: bool = False) -> Setup:
@@ -310,9 +329,22 @@ def begin(plan: Plan, name: str | None, concurrency: int, journal: Journal | Non
     return state
 
 
-def end(state: Run, name: str | None, journal: Journal | None) -> Comparison:
+def check_judge(judge: str | Model | Judge | None, plan: Plan) -> Judge | None:
+    return None if judge is None else read_judge(judge, plan.labels)
+
+
+@contextlib.contextmanager
+def unjudged_at_worst() -> Iterator[None]:
+    """Let no trouble with the judge cost the answers, which are there and paid for."""
+    try:
+        yield
+    except ToolkitError as exc:
+        _log.warning("the answers were not judged (%s); all else is there, and result.judge(model) tries again", exc)
+
+
+def end(state: Run, name: str | None, asker: Client | AsyncClient) -> Comparison:
     from .comparison.comparison import Comparison  # pandas comes with it
 
-    if journal is not None:
-        journal.flush()
-    return Comparison(state, name=name)
+    if asker.journal is not None:
+        asker.journal.flush()
+    return Comparison(state, name=name, journal=asker.journal, client=asker)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -46,6 +48,10 @@ class Run:
     """The same rows as they came in, so that a watcher can go on from where it was."""
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     scores: dict[int, dict[str, float]] = field(default_factory=dict)
+    operation: str = "text"
+    """As the journal calls what is asked."""
+    arrivals: dict[int, array[float]] = field(default_factory=dict)
+    """When the pieces of each answer came, in seconds since its request: four bytes each."""
     stopped: bool = False
     fatal: BaseException | None = None
     started: float = field(default_factory=time.perf_counter)
@@ -69,6 +75,9 @@ class Run:
             row = outcome.call_row(content=True)
             self.done[cell.index] = row
             self.rows.append(row)
+            timing = outcome.timing
+            if timing.ttft_s is not None:
+                self.arrivals[cell.index] = array("f", itertools.accumulate(timing.inter_token_s, initial=timing.ttft_s))
 
         return take
 
@@ -83,7 +92,8 @@ class Run:
                 _log.warning("the scorer %s failed on prompt %s: %s: %s", name, cell.question.prompt_id, type(exc).__name__, exc)
 
     def context(self, cell: Cell) -> dict[str, str | int]:
-        return {"label": cell.variant.label, "run_id": self.run_id, "prompt_id": cell.question.prompt_id, "repeat": cell.repeat}
+        where: dict[str, str | int] = {"label": cell.variant.label, "prompt_id": cell.question.prompt_id, "repeat": cell.repeat}
+        return {**where, "run_id": self.run_id, "operation": self.operation}
 
 
 def run(client: Client, state: Run, *, concurrency: int, cache: CacheMode, stream: bool, watch: Watcher) -> Run:
