@@ -178,7 +178,9 @@ class Comparison(Measured):
         Examples
         --------
         >>> import toolkit as tk
-        >>> result = tk.compare(["embedded/ngram-2", "embedded/ngram-3"], ["The for statement"], seed=1, max_tokens=8)
+        >>> from toolkit.testing import script
+        >>> models = [script("brief", lambda prompt, body: "Yes."), script("wordy", lambda prompt, body: f"Yes: {prompt}")]
+        >>> result = tk.compare(models, ["Is it late?"])
         >>> result.vote(rater="ann")
         <blind vote of ann: 0 of 1 voted on>
         """
