@@ -188,8 +188,8 @@ class Lines:
         """Say nothing yet."""
 
     def finish(self) -> None:
-        for tally in Tallies(self.run).update():
-            print(tally.line(), file=self.out, flush=True)
+        self.out.write("".join(f"{tally.line()}\n" for tally in Tallies(self.run).update()))
+        self.out.flush()
 
 
 class TerminalBar:
@@ -265,6 +265,7 @@ class NotebookTable:
         self.draw()
         if self.live is not None:
             self.live.leave()
+            self.live.close()
 
     def __repr__(self) -> str:
         return f"<comparison of {len(self.run.plan.variants)} models, {len(self.run.done)} of {len(self.run.plan)} calls>"

@@ -105,6 +105,7 @@ function render({ model, el }) {
     prompt.textContent = model.get("prompt");
     sides[0].textContent = model.get("left");
     sides[1].textContent = model.get("right");
+    prompt.hidden = answers.hidden = row.hidden = model.get("over");
     for (const button of buttons) button.disabled = button.dataset.choice === "undo" && model.get("position") <= 1;
   };
   model.on("change", draw);  // once for all fields that came together
@@ -119,6 +120,7 @@ export default { render };
 CSS = """
 .tk-vote { color-scheme: light dark; font: 13px/1.5 system-ui, sans-serif; padding: .4em; max-width: 100% }
 .tk-vote .prompt { white-space: pre-wrap; overflow-wrap: anywhere; margin: .6em 0; font-weight: 600 }
+.tk-vote [hidden] { display: none !important }
 .tk-vote .answers { display: grid; grid-template-columns: 1fr 1fr; gap: 1em }
 .tk-vote .text { white-space: pre-wrap; overflow-wrap: anywhere; border-left: 3px solid #8888; padding-left: .8em; max-height: 24em; overflow-y: auto }
 .tk-vote .choices { margin-top: .8em; display: flex; gap: .5em; flex-wrap: wrap }
@@ -147,6 +149,7 @@ class BallotWidget(View):
     left = traitlets.Unicode().tag(sync=True)
     right = traitlets.Unicode().tag(sync=True)
     position = traitlets.Int().tag(sync=True)
+    over = traitlets.Bool().tag(sync=True)
 
     def __init__(self, ballot: Ballot, *, ending: str) -> None:
         super().__init__(buttons=[button._asdict() for button in BUTTONS])
@@ -159,7 +162,7 @@ class BallotWidget(View):
     def _take(self, _widget: object, content: Any, _buffers: object) -> None:  # content: whatever the page sent
         choice, position = content.get("choice"), content.get("position")
         with self._lock:
-            if position != self.position:
+            if position != self.position or self.over:
                 return
             if choice == "undo":
                 if self._ballot.progress.done:
@@ -171,10 +174,14 @@ class BallotWidget(View):
     def _lay_out(self) -> None:
         paper, progress = self._ballot.current, self._ballot.progress
         if paper is None:
-            self.said = f"Done: {progress.done} of {progress.total} voted on, as {self._ballot.rater}. {self._ending}"
+            with self.hold_sync():
+                self.said = f"Done: {progress.done} of {progress.total} voted on, as {self._ballot.rater}. {self._ending}"
+                self.prompt = self.left = self.right = ""
+                self.position, self.over = progress.total + 1, True
             self.leave()
             return
         with self.hold_sync():
+            self.over = False
             self.prompt, self.left, self.right, self.position = paper.prompt, paper.left, paper.right, paper.position
             self.said = f"{progress.done} of {progress.total} voted on, as {self._ballot.rater}"
 

@@ -23,11 +23,13 @@ class View(anywidget.AnyWidget):
         raise TypeError(f"{type(self).__name__} does not say what it leaves behind")
 
     def leave(self) -> None:
-        """Put plain HTML in the place of the live view."""
+        """Put plain HTML in the place of the live view.
+
+        A page that was loaded again knows the place no more: it keeps the live view, as long as nobody closes it.
+        """
         self._left = True
         for place in self._places:
             place.update(self._plain(), raw=True)
-        self.close()
 
     def _plain(self) -> dict[str, str]:
         return {"text/html": self.left_behind(), "text/plain": repr(self)}
