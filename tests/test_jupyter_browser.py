@@ -55,6 +55,10 @@ class Lab:
             path = settings / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(value))
+        profile = folder / "ipython" / "profile_default"
+        profile.mkdir(parents=True)
+        # A page asks its kernel for what was typed in other notebooks, where models are named.
+        (profile / "ipython_kernel_config.py").write_text("c = get_config()\nc.HistoryManager.enabled = False\n")
         kept = {name: value for name, value in os.environ.items() if name != "CI"}  # a live table is what a person sees
         own = {
             "JUPYTERLAB_SETTINGS_DIR": settings, "JUPYTERLAB_WORKSPACES_DIR": folder / "workspaces", "JUPYTER_CONFIG_DIR": folder / "config",
