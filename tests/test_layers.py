@@ -14,8 +14,8 @@ ROWS = [
     {"timing", "transports", "routing"},
     {"call"},
     {"drive"},
-    {"client"},
-    {"comparison", "doctor"},
+    {"client", "widgets"},
+    {"comparison", "doctor", "installation"},
     {"defaults", "testing", "journal_commands"},
     {"cli"},
 ]

@@ -49,8 +49,10 @@ __all__ = [
     "load_comparison",
     "load_model",
     "monitor",
+    "playground",
     "pull_model",
     "replay",
+    "setup",
     "show_model",
     "stats",
     "stream_text",
@@ -80,6 +82,8 @@ if TYPE_CHECKING:
         stream_text,
         unload_model,
     )
+    from .defaults import playground as playground
+    from .defaults import setup as setup
     from .pricing import Price
     from .types import (
         Completion,
@@ -140,6 +144,9 @@ HOMES = {
             "load_model",
             "pull_model",
             "show_model",
+            "playground",
+            "pull_model",
+            "setup",
             "stream_text",
             "unload_model",
         ),

@@ -18,10 +18,11 @@ from .cache import ResponseCache
 from .client import open_cache
 from .doctor import Finding, examine
 from .errors import ConfigError, ToolkitError
+from .installation import read_places
 from .journal_commands import check_journal, export_journal, prune_journal
 from .monitor.journal import shown_url
 from .pricing import price_sources
-from .render import plain, seconds, side_by_side_text, text_table, usd
+from .render import plain, seconds, side_by_side_text, size, text_table, usd
 from .types import Completion, PullProgress
 
 __all__ = ["main"]
@@ -341,9 +342,8 @@ def show_health(args: argparse.Namespace) -> int:
         print(text_table(["provider", "configured", "reachable", "allowed", "latency", "detail"], rows, right=False))
         works = ", ".join(f"{tier.tier} {'works' if tier.errors == 0 else 'can not be asked'}" for tier in tiers)
         known = "; ".join(f"{source.models} models of {source.name}" for source in prices)
-        print(
-            f"\nhome     {settings.home()}\njournal  {shown_url(settings.journal_url())}\ncache    {settings.cache_folder()} ({works})\nprices   {known}"
-        )
+        places = [[place.name, place.where, size(place.size_bytes)] for place in read_places(defaults.client())]
+        print(f"\n{text_table(['place', 'where', 'size'], places, right=False)}\ncache    {works}\nprices   {known}")
     return 1 if args.providers and not all(each.ok for each in found) else 0
 
 

@@ -9,23 +9,25 @@ import math
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import settings
 from .cache.tiers import ResponseCache
 from .call import ChatQuestion, ImageQuestion, Policy, ask, exchange
 from .drive import AsyncDriver, LoopWatch, ThreadDriver
-from .errors import ConfigError, ToolkitError
+from .errors import ConfigError, ToolkitError, when_shown
 from .keys import key_of
 from .monitor.exporters.switch import exporting, switch_on_as_set
 from .monitor.journal import Journal, open_journal
 from .monitor.outcomes import CallContext, Outcome
 from .monitor.redaction import guard_httpx
+from .monitor.tracker import keep_shown
 from .pricing import Price, PriceBook, load_lists
 from .providers.base import DEFAULT_FIRST_TOKEN_TIMEOUT_S, Provider
 from .providers.key import ApiKey
 from .providers.registry import known_providers, provider_class, split_model
+from .render import Listing, Shown
 from .routing import Routing, ask_in_turn
 from .schemas import SchemaChoice, read_schema
 from .timing import LoopDelays
@@ -59,11 +61,13 @@ Size = str | tuple[int, int]
 
 Observer = Callable[[Outcome], None]
 
+when_shown(keep_shown)
+
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(Shown):
     """The options of a text call: see ``Client.generate_text``."""
 
     system: str | None = None
@@ -74,7 +78,7 @@ class Options:
     seed: int | None = None
     schema: SchemaChoice | None = None
     timeout_s: float | None = None
-    extra: Mapping[str, Any] | None = None  # any JSON
+    extra: Mapping[str, Any] | None = field(default=None, repr=False)  # any JSON, a service's token too
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, low=0.0)
@@ -340,6 +344,11 @@ class Toolbox:
     def known(self) -> list[str]:
         return known_providers()
 
+    def facts(self) -> Mapping[str, object]:
+        """What a notebook shows of a client: where it asks and keeps, without a key."""
+        asked = ", ".join(f"{name} at {provider.shown_url}" for name, provider in sorted(self._providers.items()))
+        return {"providers": asked or "none yet", "cache": self.cache or "none", "journal": "kept" if self.journal else "none"}
+
 
 def check_cache(cache: Any) -> None:  # what a user gave us
     if cache not in (True, False, "refresh", "only"):
@@ -365,7 +374,7 @@ def unwell(name: str, error: Exception) -> Unwell:
     return Unwell(provider=name, ok=False, detail=str(error), configured=configured, error_type=type(error).__name__)
 
 
-class Client:
+class Client(Shown):
     """Ask models from threads, scripts and notebook cells.
 
     Parameters
@@ -442,6 +451,9 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client of {', '.join(sorted(self._tools._providers)) or 'no provider yet'}>"
+
+    def _facts(self) -> Mapping[str, object]:
+        return self._tools.facts()
 
     @property
     def cache(self) -> ResponseCache | None:
@@ -635,12 +647,12 @@ class Client:
         ['ngram-1', 'ngram-2']
         """
         models: list[ModelInfo] = self._driver.run(self._tools.exchange(provider, lambda p: p.list_models()))
-        return models
+        return Listing(models)
 
     def health_check(self, provider: str | None = None) -> Health | list[Health]:
         """Say whether a provider (or, without a name, each one) can be used right now. Never raises."""
         if provider is None:
-            return [self._health(name) for name in self._tools.known()]
+            return Listing(self._health(name) for name in self._tools.known())
         return self._health(provider)
 
     def _health(self, name: str) -> Health:
@@ -809,7 +821,7 @@ def with_latency(health: Health, latency_s: float) -> Health:
     return Health(provider=health.provider, ok=health.ok, latency_s=latency_s, detail=health.detail, configured=health.configured)
 
 
-class AsyncClient:
+class AsyncClient(Shown):
     """The twin of ``Client`` for event loops: the same methods, awaited; the same parameters.
 
     Examples
@@ -871,6 +883,9 @@ class AsyncClient:
 
     def __repr__(self) -> str:
         return f"<AsyncClient of {', '.join(sorted(self._tools._providers)) or 'no provider yet'}>"
+
+    def _facts(self) -> Mapping[str, object]:
+        return self._tools.facts()
 
     @property
     def cache(self) -> ResponseCache | None:
@@ -969,12 +984,12 @@ class AsyncClient:
     async def list_models(self, provider: str) -> list[ModelInfo]:
         """Return the models that a provider offers."""
         models: list[ModelInfo] = await self._driver.run(self._tools.exchange(provider, lambda p: p.list_models()))
-        return models
+        return Listing(models)
 
     async def health_check(self, provider: str | None = None) -> Health | list[Health]:
         """Say whether a provider (or, without a name, each one) can be used right now. Never raises."""
         if provider is None:
-            return list(await asyncio.gather(*(self._health(name) for name in self._tools.known())))
+            return Listing(await asyncio.gather(*(self._health(name) for name in self._tools.known())))
         return await self._health(provider)
 
     async def _health(self, name: str) -> Health:

@@ -19,6 +19,7 @@ from .client import AsyncClient, Client, Options
 from .comparison.grid import Model, Plan, build_plan
 from .comparison.judge import Judge, read_judge
 from .comparison.loop import arun, run
+from .comparison.playground import Playground
 from .comparison.progress import Progress, in_notebook, watcher_for
 from .comparison.resuming import FormerRun, find_stopped_run, mark_under_way
 from .comparison.resuming import resume as resume_from
@@ -28,6 +29,7 @@ from .comparison.stopping import Decided, ErrorRate, read_budget, read_until, sp
 from .comparison.warming import warm_up_cells
 from .comparison.workers import arun_in_workers, find_fan_out, run_in_workers
 from .errors import ConfigError, ToolkitError
+from .installation import Setup, read_setup
 from .monitor.events import RunRecord
 from .monitor.exporters import switch as exporters
 from .monitor.journal import Journal
@@ -51,8 +53,10 @@ __all__ = [
     "health_check",
     "list_models",
     "load_model",
+    "playground",
     "pull_model",
     "reset",
+    "setup",
     "show_model",
     "stream_text",
     "unload_model",
@@ -330,6 +334,70 @@ async def acompare(
         with unjudged_at_worst():
             await result.ajudge(judge, concurrency=concurrency, budget_usd=left_of(budget_usd, state), cache=cache, progress=progress)
     return result
+
+
+def setup(*, check: bool = False) -> Setup:
+    """Show what is set up: providers and keys (present or not, never shown), where the journal and the cache are, prices, versions.
+
+    Parameters
+    ----------
+    check : bool
+        Ask every provider that is set up whether it lets us in. Without it only servers on this machine are asked.
+
+    Returns
+    -------
+    Setup
+        A card in a notebook, tables as text. ``.providers .places .prices .versions .extras .next_steps``.
+
+    Examples
+    --------
+    >>> [each.state for each in setup().providers if each.name == "embedded"]
+    ['ready']
+    """
+    return read_setup(client(), check=check)
+
+
+def playground(
+    models: Sequence[str | Model], *, prompt: str = "", cache: CacheMode = True, client: AsyncClient | None = None
+) -> Playground:
+    """Return a widget for a notebook: choose models, type a prompt, and watch the answers stream side by side.
+
+    The cell stays free: answers come on a thread of their own. Keep a round with its button; ``.kept()`` and ``.comparison()`` give
+    what was kept. Closing it stops what is under way.
+
+    Parameters
+    ----------
+    models : list of str or Model
+        What can be chosen.
+    prompt : str
+        What stands in the text field at first.
+    cache : bool or str
+        As for ``generate_text``.
+    client : AsyncClient, optional
+        By default the process-wide one.
+
+    Returns
+    -------
+    Playground
+
+    Raises
+    ------
+    ConfigError
+        If the extra ``notebook`` is not installed, or for a model that does not exist.
+
+    Examples
+    --------
+    >>> play = playground(["embedded/ngram-2", "embedded/ngram-3"])
+    >>> play.ask("The for statement")
+    >>> play.wait()
+    True
+    >>> play.keep()
+    2
+    >>> play.comparison()
+    <Comparison 'playground': 2 models x 1 prompt, 2 ok, 0 failed>
+    >>> play.close()
+    """
+    return Playground(models, client=client or async_client(), prompt=prompt, cache=cache)
 
 
 def estimate_cost(

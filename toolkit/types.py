@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from .rates import TokenFlow
-from .render import html_card, html_pictures, seconds, usd
+from .render import Shown, html_card, html_page, html_pictures, html_table, seconds, usd
 
 __all__ = [
     "ChatRequest",
@@ -42,14 +42,14 @@ EventKind = Literal["text", "reasoning", "tool_call", "end"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextPart:
+class TextPart(Shown):
     """A piece of text inside a message that also holds images."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImagePart:
+class ImagePart(Shown):
     """An image inside a message: its bytes, or the address of a page on the web.
 
     Parameters
@@ -72,7 +72,7 @@ class ImagePart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolCall:
+class ToolCall(Shown):
     """A function that the model wants called; ``arguments`` is JSON text as the model wrote it."""
 
     id: str
@@ -82,7 +82,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(Shown):
     """One turn of a conversation.
 
     Examples
@@ -135,7 +135,7 @@ class ImageRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
+class Image(Shown):
     """A picture: its encoded bytes and their media type."""
 
     data: bytes = field(repr=False)
@@ -143,7 +143,7 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(Shown):
     """Token counts as the service reported them; ``None`` where it did not.
 
     ``input_tokens`` includes the cached ones, ``output_tokens`` the reasoning ones.
@@ -207,7 +207,7 @@ class ImageReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
+class Timing(Shown):
     """Where the time of a call went, in seconds of a monotonic clock, and how fast its tokens came.
 
     ``total_s = lookup_s + limiter_wait_s + retry_sleep_s + failed_attempts_s + latency_s + consumer_s``, exactly
@@ -428,9 +428,13 @@ class StreamEvent(NamedTuple):
     text: str = ""
     completion: Completion | None = None
 
+    def _repr_html_(self) -> str:
+        rows = [(name, "–" if value is None else str(value)) for name, value in self._asdict().items()]
+        return html_page("<b>StreamEvent</b>", html_table(("field", "value"), rows))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelInfo:
+class ModelInfo(Shown):
     """A model that a provider offers; ``None`` where the service does not say."""
 
     id: str
@@ -442,7 +446,7 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class Health(Shown):
     """Whether a provider can be used right now, and if not, what to do."""
 
     provider: str
@@ -453,7 +457,7 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PullProgress:
+class PullProgress(Shown):
     """How far the download of a model has come."""
 
     status: str

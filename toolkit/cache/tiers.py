@@ -6,12 +6,13 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from ..errors import CacheError, ConfigError
+from ..render import Shown, shown_fields
 from ..types import Kept
 from .base import MISS, Found, Guard, Miss, Store
 from .claims import Claim
@@ -35,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TierStats:
+class TierStats(Shown):
     """What one tier has done in this process, and how full it is; ``entries`` and ``size_bytes`` are None while it can't be asked."""
 
     tier: str
@@ -48,7 +49,7 @@ class TierStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResponseCacheStats:
+class ResponseCacheStats(Shown):
     """What a cache of answers has done in this process.
 
     Attributes
@@ -232,7 +233,7 @@ class CacheSettings:
     url: str | None
 
 
-class ResponseCache:
+class ResponseCache(Shown):
     """Answers of models, by the key of their request: in memory, below that in a folder on disk, below that in a Redis.
 
     Parameters
@@ -414,6 +415,9 @@ class ResponseCache:
 
     def __repr__(self) -> str:
         return f"ResponseCache({', '.join(['memory', *(tier.store.name for tier in self._tiers)])})"
+
+    def _facts(self) -> Mapping[str, object]:
+        return shown_fields(self.stats())
 
     def _get_below(self, key: str, count: Callable[[_Tier, bool], None]) -> Found | Miss:
         for depth, tier in enumerate(self._tiers):

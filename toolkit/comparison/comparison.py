@@ -29,6 +29,8 @@ from .votes import Ballot, BallotBox, vote_frame
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from ..widgets.ballot import BallotWidget
+
 __all__ = ["Comparison"]
 
 
@@ -160,6 +162,39 @@ class Comparison(Measured):
         labels = chosen_labels(self.models, models, "a vote")
         there = pairings(self._plan, self._records, labels)
         return Ballot(there, self._box, rater=rater, comparison=self.name, run_id=self.run_id, n=n, seed=seed)
+
+    def vote(self, *, rater: str, n: int | None = None, models: Sequence[str] | None = None, seed: int | None = None) -> BallotWidget:
+        """Return a widget to vote blind in a notebook: two answers, and who wrote them is not in the page.
+
+        Keys: 1 (A is better), 2 (B is better), 3 (tie), 4 (both bad), s (skip), u (back). A vote is in the journal at once; a page
+        that is loaded again, and a rater who comes back, go on where they left off. ``ranking()`` tells how it went.
+
+        Parameters
+        ----------
+        rater, n, models, seed
+            As for ``ballot``.
+
+        Raises
+        ------
+        ConfigError
+            As for ``ballot``, and if the extra ``notebook`` is not installed.
+
+        Examples
+        --------
+        >>> import toolkit as tk
+        >>> from toolkit.testing import script
+        >>> models = [script("brief", lambda prompt, body: "Yes."), script("wordy", lambda prompt, body: f"Yes: {prompt}")]
+        >>> result = tk.compare(models, ["Is it late?"])
+        >>> result.vote(rater="ann")
+        <blind vote of ann: 0 of 1 voted on>
+        """
+        try:
+            from ..widgets.ballot import BallotWidget
+        except ImportError as exc:
+            raise ConfigError(
+                f"voting in a notebook needs its extra ({exc.name} is missing): pip install 'model-comparison-toolkit[notebook]'"
+            ) from exc
+        return BallotWidget(self.ballot(rater=rater, n=n, models=models, seed=seed), ending="See how it went with .ranking().")
 
     def votes(self) -> pd.DataFrame:
         """Return the votes of people and judges on these answers, also those cast in other sessions and runs.

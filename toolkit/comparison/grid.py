@@ -8,12 +8,13 @@ import math
 import random
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, fields, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Any
 
 from ..client import Options, Prompt, read_messages
 from ..errors import ConfigError
 from ..providers.registry import provider_class, split_model
+from ..render import Shown
 from ..schemas import SchemaChoice, read_schema, schema_name
 from ..types import Message
 
@@ -21,7 +22,7 @@ __all__ = ["Cell", "Model", "Plan", "Question", "build_plan", "read_models", "re
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class Model(Shown):
     """A model with options of its own, for a comparison.
 
     Parameters
@@ -50,7 +51,7 @@ class Model:
     seed: int | None = None
     schema: SchemaChoice | None = None
     timeout_s: float | None = None
-    extra: Mapping[str, Any] | None = None  # any JSON
+    extra: Mapping[str, Any] | None = field(default=None, repr=False)  # any JSON, a service's token too
 
     def own_options(self) -> dict[str, Any]:  # each option has its own type
         """The options that were given, by name."""

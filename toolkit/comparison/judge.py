@@ -19,6 +19,7 @@ from ..client import AsyncClient, Client, Options
 from ..errors import ConfigError
 from ..keys import canonical, digest
 from ..monitor.events import CallRecord, VoteRecord
+from ..render import Shown
 from ..types import CacheMode, Message
 from .grid import Model, Plan, Question, Variant, read_models
 from .loop import arun, run
@@ -54,7 +55,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class Judge(Shown):
     """A model that judges answers, two at a time; of a prompt with pictures it sees the words.
 
     Parameters

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
+from ..errors import ToolkitError
 from ..types import ChatRequest, Completion, ImageRequest, ImageResult, Provenance, Timing
 from .events import CallRecord, ErrorRecord
 from .fingerprints import fingerprint
@@ -148,7 +149,8 @@ class Outcome:
         }
         return ErrorRecord(
             at=self.at,
-            error_id=uuid.uuid5(uuid.NAMESPACE_OID, self.call_id).hex,  # the same in the journal and wherever it is exported to
+            # The same in the journal, in the cell that shows the error, and wherever it is exported to.
+            error_id=error.error_id if isinstance(error, ToolkitError) else uuid.uuid5(uuid.NAMESPACE_OID, self.call_id).hex,
             call_id=self.call_id,
             run_id=self.context.run_id,
             process=process_name(),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..render import Shown
 from ..types import Usage
 
 __all__ = ["LOCAL", "Price", "cost_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
+class Price(Shown):
     """US dollars per million tokens, and the day they were valid.
 
     Parameters
