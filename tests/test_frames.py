@@ -264,7 +264,9 @@ def test_percentiles_refuse_a_q_of_95(path):
 def test_the_functions_show_their_signature_and_words_to_a_notebook():
     import inspect
 
-    assert str(inspect.signature(monitor.calls)).startswith("(since: 'Since' = None, run: 'str | None' = None, *, until: 'Since' = None, journal")
+    assert str(inspect.signature(monitor.calls)).startswith(
+        "(since: 'Since' = None, run: 'str | None' = None, *, until: 'Since' = None, journal"
+    )
     assert "one row a call" in monitor.calls.__doc__
     assert repr(monitor.calls) == "<frame function calls>"
     assert "percentiles" in dir(monitor)
