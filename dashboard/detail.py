@@ -67,6 +67,8 @@ def show_call(call_id: str) -> None:
 def _outcome(call: dict[str, Any]) -> str:
     if call["status"] == "error":
         return f"failed: {call['error_type']}"
+    if call["status"] == "left":
+        return "its reader left"
     tier = f" from {call['cache_tier']}" if call["cache_tier"] else ""
     return f"{call['provenance']}{tier}"
 

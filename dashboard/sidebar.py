@@ -13,7 +13,7 @@ from dashboard.selection import DEFAULT_WINDOW, WINDOWS_S, Selection, window
 __all__ = ["choose"]
 
 PROVENANCES = ("live", "replayed", "coalesced")
-STATUSES = ("ok", "error")
+STATUSES = ("ok", "error", "left")
 
 
 def choose(offered: Choices) -> Selection:

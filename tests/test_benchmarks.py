@@ -21,6 +21,7 @@ SMALL = {
     "cache_hit": {"entries": 20},
     "journal": {"rows": 300},
     "grid": {"prompts": 3},
+    "growth": {"sizes": (8, 16)},
 }
 OUR_NAMES = ("toolkit", "tk.", "journal")
 
