@@ -125,6 +125,21 @@ def test_what_is_asked_for_is_found_in_the_archive_too(three_days, reader, addre
     assert set(reader.scan(**lazily).collect()["call_id"]) == set(reader.calls(**lazily)["call_id"])
 
 
+def test_a_piece_of_the_rows_needs_only_the_files_that_hold_it(journal, reader, address):
+    for number in range(60):
+        journal.append(call(call_id=f"c{number}", at=first_second(FIRST) + number // 20 * DAY_S))
+    assert journal.flush()
+    archive_all(address)
+    first, second, third = (address.archive / name for name in files(address))
+    third.write_bytes(b"not read")
+    assert reader.calls(limit=20)["call_id"] == [f"c{number}" for number in range(20)]
+    assert reader.calls(after_row=30, limit=5)["call_id"] == [f"c{number}" for number in range(30, 35)]
+    third.write_bytes(second.read_bytes())
+    first.write_bytes(b"not read")
+    assert reader.calls(after_row=20, limit=5)["call_id"] == [f"c{number}" for number in range(20, 25)]
+    assert reader.call("c39") is not None
+
+
 def test_one_call_is_found_in_the_archive(three_days, reader, address):
     before = reader.call("c7")
     archive_all(address)
@@ -309,6 +324,31 @@ def test_old_days_go_from_both_places_and_the_version_says_so(three_days, reader
     assert (reader.runs()["name"], reader.votes()["vote_id"]) == (["evening"], ["v-1"])
     assert reader.version().removals > version.removals
     assert reader.version().row == version.row
+
+
+def test_while_days_are_removed_a_reader_gets_the_days_that_are_left(journal, reader, journal_url, address):
+    for number in range(40):
+        journal.append(call(call_id=f"c{number}", at=first_second(FIRST) + number * DAY_S))
+    assert journal.flush()
+    prune(address, now=first_second(FIRST) + 41 * DAY_S, archive_after_s=0)
+    program = f"""
+        from toolkit.monitor.journal import read_address
+        from toolkit.monitor.journal.pruning import prune
+        sys.stdin.readline()
+        for day in range(1, 41):
+            prune(read_address(sys.argv[1]), now={first_second(FIRST)} + day * {DAY_S}, older_than_s=0)
+    """
+    remover = in_another_process(program, journal_url)
+    remover.stdin.write("go\n")
+    remover.stdin.flush()
+    looks = set()
+    while remover.poll() is None:
+        found = reader.calls(columns=["call_id"])["call_id"]
+        assert found == [f"c{number}" for number in range(40 - len(found), 40)]
+        looks.add(len(found))
+    finish(remover)
+    assert len(looks) > 2
+    assert reader.calls()["row"] == []
 
 
 def test_a_dry_run_changes_nothing(three_days, reader, address):
