@@ -18,8 +18,8 @@ import toolkit as tk
 from journals import in_another_process
 from toolkit.monitor.journal import JournalReader
 
-CALLS = int(os.environ.get("JOURNAL_CALLS", "12000"))
-KILLS = int(os.environ.get("JOURNAL_KILLS", "12"))
+CALLS = int(os.environ.get("JOURNAL_CALLS", "6000"))
+KILLS = int(os.environ.get("JOURNAL_KILLS", "4"))
 WRITERS = 4
 KILLED_AT_ONCE = 4
 BEFORE_S = 1.0
@@ -64,28 +64,30 @@ def ask_for_ever(journal_url, returned):
         while True:
             done = client.generate_text("scripted/echo", "hi", cache=False)
             os.write(notes, f"{done.call_id} {time.monotonic()}\n".encode())
-            pause.wait(0.002)
+            pause.wait(0.01)
 
 
-class Queueing:
-    """How long programs stood in the queue for a processor, up to each of a few moments: a second of a busy machine is longer."""
+class FreeTime:
+    """A clock that stands still while a program, or what it waits for, queues for a processor: a second of a busy machine is longer."""
 
     def __init__(self, programs):
         self.programs = programs
-        self.seen = {}
-        self.total_s = 0.0
-        self.looks = []
+        self.looks = []  # the moment, and what this clock showed then
+        self.queued = {}
         self.look()
 
     def look(self):
-        found = dict(each for program in self.programs() for each in queued_s(program))
-        self.total_s += sum(waited - self.seen.get(thread, 0.0) for thread, waited in found.items())
-        self.seen |= found
-        self.looks.append((time.monotonic(), self.total_s))
+        now, queued = time.monotonic(), dict(each for program in self.programs() for each in queued_s(program))
+        before, shown_s = self.looks[-1] if self.looks else (now, 0.0)
+        stood_s = max((waited - self.queued.get(thread, 0.0) for thread, waited in queued.items()), default=0.0)
+        self.queued |= queued
+        self.looks.append((now, shown_s + max(0.0, now - before - stood_s)))
 
-    def since_s(self, moment):
-        """From the last look before a moment to the last look of all."""
-        return self.total_s - max((total_s for looked, total_s in self.looks if looked <= moment), default=0.0)
+    def at(self, moment):
+        return next((shown_s for looked, shown_s in self.looks if looked >= moment), self.now())
+
+    def now(self):
+        return self.looks[-1][1]
 
 
 def queued_s(process):
@@ -105,20 +107,20 @@ def killed_at_random(journal_url, servers, folder, number):
     returned = folder / f"returned-{number}"
     process = multiprocessing.get_context("fork").Process(target=ask_for_ever, args=(journal_url, returned))
     process.start()
-    waiting, queueing = threading.Event(), Queueing(lambda: [process.pid, *itertools.chain.from_iterable(map(with_children, servers))])
+    waiting, clock = threading.Event(), FreeTime(lambda: [process.pid, *itertools.chain.from_iterable(map(with_children, servers))])
     for _ in range(6000):
         if returned.exists() and returned.stat().st_size:
             break
         waiting.wait(0.01)
-    for _ in range(random.Random(number).randrange(20, 100)):
-        queueing.look()
-        waiting.wait(0.025)
-    queueing.look()
-    killed_at = time.monotonic()
+    clock.look()
+    lives_s = clock.now() + random.Random(number).uniform(0.5, 2.5)
+    while clock.now() < lives_s:
+        waiting.wait(0.06)
+        clock.look()
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     notes = [(call_id, float(moment)) for call_id, moment in map(str.split, returned.read_text().splitlines())]
-    return [call_id for call_id, moment in notes if moment < killed_at - BEFORE_S - queueing.since_s(moment)]
+    return [call_id for call_id, moment in notes if clock.at(moment) < clock.now() - BEFORE_S]
 
 
 @pytest.fixture

@@ -204,6 +204,9 @@ class Journal:
             except (sqlite3.Error, OSError, JournalError) as error:
                 self._let_go()
                 self._say_trouble(error)
+                if self._unsure is None:  # otherwise it has to stay what it was
+                    self._rows.extendleft(reversed(self._batch))
+                    self._batch = []
                 return False
             self._batch = []
         self._failures = 0
