@@ -17,7 +17,7 @@ import streamlit as st
 from dashboard import views
 from dashboard.selection import Selection
 from toolkit import settings
-from toolkit.monitor.journal import JournalReader
+from toolkit.monitor.journal import JournalReader, JournalVersion
 
 __all__ = ["CallLog", "Choices", "Version", "ask", "call", "choices", "error_of", "journal", "journal_exists", "refresh"]
 
@@ -46,13 +46,13 @@ class Choices(NamedTuple):
 
 
 class CallLog:
-    """The calls of a journal as one frame; ``refresh`` reads only rows written since the last one."""
+    """The calls of a journal as one frame; ``refresh`` reads only rows written since the last one, unless some were removed."""
 
     def __init__(self, journal: str) -> None:
         self._journal = journal
         self._lock = threading.Lock()
         self._generation = 0
-        self._last_row = 0
+        self._known = JournalVersion("", 0, 0)
         self._frame = pl.DataFrame(schema=views.SCHEMA)
 
     def refresh(self) -> Version:
@@ -65,11 +65,14 @@ class CallLog:
         """
         with self._lock:
             reader = JournalReader(self._journal)
-            last = reader.last_row("call") if reader.exists else 0
-            if last < self._last_row:
-                self._forget()
-            while self._last_row < last:
-                self._append(reader.calls(after_row=self._last_row, limit=CHUNK_ROWS, columns=list(views.SCHEMA)))
+            now = reader.version("call")
+            if now._replace(row=self._known.row) != self._known or now.row < self._known.row:
+                self._forget(now)
+            while self._known.row < now.row:
+                found = reader.calls(after_row=self._known.row, limit=CHUNK_ROWS, columns=list(views.SCHEMA))
+                if not found["row"]:  # removed in between; the next look sees that
+                    break
+                self._append(found)
             return Version(self._generation, self._frame.height)
 
     def frame(self, version: Version) -> pl.DataFrame:
@@ -77,13 +80,13 @@ class CallLog:
         return self._frame.head(version.rows)
 
     def _append(self, columns: dict[str, list[Any]]) -> None:
-        self._last_row = columns.pop("row")[-1]
+        self._known = self._known._replace(row=columns.pop("row")[-1])
         self._frame = pl.concat([self._frame, pl.DataFrame(columns, schema=views.SCHEMA)], rechunk=False)
 
-    def _forget(self) -> None:
-        """Start anew: the file was removed or replaced by a shorter one."""
+    def _forget(self, now: JournalVersion) -> None:
+        """Start anew: the journal is another one, or old days were removed from it."""
         self._generation += 1
-        self._last_row = 0
+        self._known = now._replace(row=0)
         self._frame = pl.DataFrame(schema=views.SCHEMA)
 
 

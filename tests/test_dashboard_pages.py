@@ -11,7 +11,10 @@ import dashboard
 from dashboard import data, serve
 from dashboard.page import Choice
 from dashboard_calls import SCRIPT, a_day, error_of, failed_call, live_call, replayed_call, write
+from servers.postgres import QUOTED_PASSWORD
 from toolkit.errors import JournalError
+from toolkit.monitor.journal import read_address
+from toolkit.monitor.journal.pruning import prune
 
 APP = Path(dashboard.__file__).with_name("app.py")
 SCREENS = {"overview": "Overview", "latency": "Latency", "cache": "Cache", "errors": "Errors", "call": "Call"}
@@ -84,6 +87,14 @@ def test_without_a_journal_every_page_says_what_would_be_here_and_how_to_make_it
     assert "toolkit demo" in [code.value for code in at.code]
     assert str(journal) in [code.value for code in at.code]
     assert not journal.exists(), "looking must not make the file"
+
+
+def test_a_journals_password_is_not_shown(postgres_server, monkeypatch):
+    monkeypatch.setenv("TOOLKIT_JOURNAL", postgres_server.url("nobody_wrote"))
+    at = AppTest.from_file(str(APP), default_timeout=60).run()
+    assert at.title[0].value == "No calls yet"
+    assert f"postgresql://tester@127.0.0.1:{postgres_server.port}/postgres?schema=nobody_wrote" in [code.value for code in at.code]
+    assert QUOTED_PASSWORD not in texts(at)
 
 
 @pytest.mark.parametrize("screen", SCREENS)
@@ -307,6 +318,17 @@ def test_a_journal_made_anew_is_read_anew(tmp_path):
     new = log.refresh()
     assert new.generation > old.generation
     assert log.frame(new)["label"].to_list() == [B]
+
+
+def test_days_removed_from_a_journal_are_forgotten_and_days_moved_to_its_archive_are_not(tmp_path):
+    path = tmp_path / "journal.sqlite"
+    log, day_s = data.CallLog(str(path)), 86_400.0
+    write(path, [live_call(day * day_s, A) for day in range(3)])
+    all_of_them = log.refresh()
+    prune(read_address(path), now=4 * day_s, archive_after_s=0)
+    assert log.refresh() == all_of_them
+    prune(read_address(path), now=4 * day_s, older_than_s=3 * day_s)
+    assert log.frame(log.refresh())["at"].to_list() == [day_s, 2 * day_s]
 
 
 def test_a_journal_larger_than_a_chunk_is_read_whole(tmp_path, monkeypatch):
