@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import streamlit as st
 
-from dashboard.data import Choices
-from dashboard.selection import DEFAULT_WINDOW, WINDOWS_S, Selection, window
+from dashboard.calllog import Choices
+from dashboard.selection import CUSTOM, DEFAULT_WINDOW, SHIFTS, WINDOWS_S, Selection, Wanted
 
 __all__ = ["choose"]
 
 PROVENANCES = ("live", "replayed", "coalesced")
-STATUSES = ("ok", "error")
+STATUSES = ("ok", "error", "left")
+_RUN = "run:"
 
 
-def choose(offered: Choices) -> Selection:
+def choose(offered: Choices) -> Wanted:
     """Draw the filters and return what they say."""
     with st.sidebar:
-        chosen = st.segmented_control("Window", list(WINDOWS_S), default=DEFAULT_WINDOW, required=True, key="window", bind="query-params")
-        within = window(chosen or DEFAULT_WINDOW, now_s=time.time(), first_s=offered.first_s, last_s=offered.last_s)
-        selection = within._replace(
+        windows = [*WINDOWS_S, CUSTOM]
+        chosen = st.segmented_control("Window", windows, default=DEFAULT_WINDOW, required=True, key="window", bind="query-params")
+        from_s, to_s = _span() if chosen == CUSTOM else (None, None)
+        compare = _compare(offered.runs)
+        filters = Selection(
+            0.0,
+            0.0,
             providers=_several("Provider", "provider", offered.providers),
             models=_several("Model", "model", offered.models),
             runs=_run(offered.runs),
@@ -29,7 +34,31 @@ def choose(offered: Choices) -> Selection:
             statuses=_several("Status", "status", STATUSES),
         )
         st.toggle("Auto refresh", value=True, key="live", bind="query-params", help="Look for new calls every 2 seconds.")
-    return selection
+    run = compare.removeprefix(_RUN) if compare.startswith(_RUN) else None
+    against = (run, offered.runs.get(run, run)) if run else None
+    return Wanted(chosen or DEFAULT_WINDOW, filters, from_s, to_s, compare, against)
+
+
+def _span() -> tuple[float | None, float | None]:
+    """Two moments in UTC; one that is left open means the first call, or now."""
+    found = [
+        st.datetime_input(label, value=None, key=key, bind="query-params", format="YYYY-MM-DD", step=60, help=help_)
+        for label, key, help_ in (("From (UTC)", "from", "Empty: from the first call on."), ("To (UTC)", "to", "Empty: until now."))
+    ]
+    from_s, to_s = (None if at is None else _utc(at) for at in found)
+    if from_s is not None and to_s is not None and to_s <= from_s:
+        st.warning("The window ends before it begins: choose a later end.", icon=":material/schedule:")
+    return from_s, to_s
+
+
+def _utc(at: datetime) -> float:
+    return at.replace(tzinfo=UTC).timestamp()
+
+
+def _compare(runs: dict[str, str]) -> str:
+    named = SHIFTS | {f"{_RUN}{run}": f"run {name}" for run, name in runs.items()}
+    chosen = st.selectbox("Compare with", list(named), format_func=lambda choice: named[choice], key="vs", bind="query-params")
+    return str(chosen or "previous")
 
 
 def _several(label: str, key: str, options: Sequence[str]) -> tuple[str, ...]:

@@ -8,13 +8,14 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import dashboard
-from dashboard import data, serve
+from dashboard import calllog, serve
+from dashboard.calllog import CallLog
 from dashboard.page import Choice
 from dashboard_calls import SCRIPT, a_day, error_of, failed_call, live_call, replayed_call, write
 from toolkit.errors import JournalError
 
 APP = Path(dashboard.__file__).with_name("app.py")
-SCREENS = {"overview": "Overview", "latency": "Latency", "cache": "Cache", "errors": "Errors", "call": "Call"}
+SCREENS = {"overview": "Overview", "latency": "Latency", "cache": "Cache", "errors": "Errors", "cost": "Cost", "compare": "Compare", "logs": "Logs", "call": "Call"}
 A, B = "ollama/a", "openrouter/b"
 
 
@@ -73,7 +74,7 @@ def test_every_page_shows_a_days_calls_without_complaint(day, screen, title):
     assert not at.exception
     assert not at.error
     assert "calls in the window · newest call" in at.caption[0].value
-    assert at.caption[0].value.endswith("old · exact")
+    assert at.caption[0].value.endswith("old · exact · compared with the window before")
 
 
 @pytest.mark.parametrize("screen", SCREENS)
@@ -282,9 +283,13 @@ def test_what_models_wrote_is_never_markdown_or_html(journal):
 # Reading the journal
 
 
+def labels(log, version):
+    return log.window(version, 0.0, 100.0).counts["label"].to_list()
+
+
 def test_only_what_is_new_is_read_and_versions_stay_what_they_were(tmp_path):
     path = tmp_path / "journal.sqlite"
-    log = data.CallLog(str(path))
+    log = CallLog(str(path))
     assert log.refresh().rows == 0
     write(path, [live_call(1.0, A), live_call(2.0, A)])
     first = log.refresh()
@@ -292,13 +297,13 @@ def test_only_what_is_new_is_read_and_versions_stay_what_they_were(tmp_path):
     second = log.refresh()
     assert log.refresh() == second
     assert (first.rows, second.rows) == (2, 3)
-    assert log.frame(first)["label"].to_list() == [A, A]
-    assert log.frame(second)["label"].to_list() == [A, A, B]
+    assert labels(log, first) == [A, A]
+    assert labels(log, second) == [A, A, B]
 
 
 def test_a_journal_made_anew_is_read_anew(tmp_path):
     path = tmp_path / "journal.sqlite"
-    log = data.CallLog(str(path))
+    log = CallLog(str(path))
     write(path, [live_call(float(at), A) for at in range(5)])
     old = log.refresh()
     for file in tmp_path.glob("journal.sqlite*"):
@@ -306,22 +311,22 @@ def test_a_journal_made_anew_is_read_anew(tmp_path):
     write(path, [live_call(9.0, B)])
     new = log.refresh()
     assert new.generation > old.generation
-    assert log.frame(new)["label"].to_list() == [B]
+    assert labels(log, new) == [B]
 
 
 def test_a_journal_larger_than_a_chunk_is_read_whole(tmp_path, monkeypatch):
     path = tmp_path / "journal.sqlite"
-    monkeypatch.setattr(data, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(calllog, "CHUNK_ROWS", 2)
     write(path, [live_call(float(at), A) for at in range(5)])
-    log = data.CallLog(str(path))
-    assert log.frame(log.refresh())["at"].to_list() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    log = CallLog(str(path))
+    assert log.window(log.refresh(), 0.0, 9.0).counts["at"].to_list() == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
 def test_an_unreadable_journal_raises_on_refresh(tmp_path):
     path = tmp_path / "journal.sqlite"
     path.write_bytes(b"x" * 5000)
     with pytest.raises(JournalError, match="can't read"):
-        data.CallLog(str(path)).refresh()
+        CallLog(str(path)).refresh()
 
 
 # The server's port

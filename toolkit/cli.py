@@ -8,6 +8,7 @@ import json
 import math
 import string
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from . import __version__, defaults, monitor, settings
 from .cache import ResponseCache
 from .client import open_cache
 from .errors import ConfigError, ToolkitError
+from .monitor import alerts
+from .monitor.journal import JournalReader
 from .render import plain, seconds, side_by_side_text, text_table, usd
 from .types import Health
 
@@ -93,9 +96,11 @@ def parser() -> argparse.ArgumentParser:
     dashboard.add_argument("--journal", help="the journal to show (default: the one that TOOLKIT_JOURNAL names)")
     dashboard.add_argument("--port", type=int, default=DEFAULT_PORT, help="the next free one is taken where it is in use")
     dashboard.add_argument("--address", default="127.0.0.1", help="where to listen (default %(default)s: this machine only)")
+    dashboard.add_argument("--alerts", type=Path, metavar="FILE", help="alert rules (default: the file that TOOLKIT_ALERTS names)")
 
     doctor = command(commands, "doctor", show_health, "say for each provider whether it can be used, and what to do if not")
     doctor.add_argument("providers", nargs="*", metavar="PROVIDER")
+    doctor.add_argument("--alerts", nargs="?", const="", metavar="FILE", help="judge the alert rules instead; exit code 1 when one fires")
 
     add_cache_commands(commands)
 
@@ -274,10 +279,12 @@ def show_dashboard(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"the dashboard needs its extra ({exc.name} is missing): pip install 'model-comparison-toolkit[dashboard]'"
         ) from exc
-    return run(args.journal or settings.journal_url(), args.port, address=args.address)
+    return run(args.journal or settings.journal_url(), args.port, address=args.address, alerts=args.alerts)
 
 
 def show_health(args: argparse.Namespace) -> int:
+    if args.alerts is not None:
+        return show_alerts(args)
     client = defaults.client()
     found = [client.health_check(name) for name in args.providers] if args.providers else client.health_check()
     assert isinstance(found, list)
@@ -293,6 +300,19 @@ def show_health(args: argparse.Namespace) -> int:
         print(f"\nhome     {settings.home()}\njournal  {settings.journal_url()}\ncache    {settings.cache_folder()}")
     named = bool(args.providers)
     return 1 if named and not all(health.ok for health in healths) else 0
+
+
+def show_alerts(args: argparse.Namespace) -> int:
+    path = Path(args.alerts) if args.alerts else settings.alerts_file()
+    rules, now_s = alerts.read_rules(path), time.time()
+    if not rules:
+        raise ConfigError(f"there are no alert rules in {path}: docs/dashboard.md says how to write them")
+    found = alerts.firing(rules, alerts.journal_tally(JournalReader(), rules, now_s), now_s)
+    if args.json:
+        print(json.dumps([alert._asdict() for alert in found]))
+    else:
+        print("\n".join(plain(f"{alert.name}: {alert.message}") for alert in found) or f"none of {len(rules)} rules fires")
+    return 1 if found else 0
 
 
 def show_cache(args: argparse.Namespace) -> int:

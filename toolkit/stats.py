@@ -37,6 +37,7 @@ __all__ = [
     "percentile",
     "percentile_interval",
     "percentile_min_n",
+    "percentile_ranks",
     "wilson_interval",
 ]
 
@@ -204,7 +205,7 @@ def percentile_interval(x: ArrayLike, q: float, confidence: float = 0.95) -> Int
     _check_open_unit(q, "q")
     _check_open_unit(confidence, "confidence")
     n = int(values.size)
-    low_rank, high_rank = _order_statistics(n, q, confidence)
+    low_rank, high_rank = percentile_ranks(n, q, confidence)
     return Interval(
         low=float(values[low_rank - 1]) if low_rank else NAN,
         high=float(values[high_rank - 1]) if high_rank else NAN,
@@ -214,8 +215,27 @@ def percentile_interval(x: ArrayLike, q: float, confidence: float = 0.95) -> Int
     )
 
 
+def percentile_ranks(n: int, q: float, confidence: float = 0.95) -> tuple[int, int]:
+    """Return the ranks (from 1, the smallest value) that bound a percentile of ``n`` values; 0 for a side that can't be bounded.
+
+    They are those of ``percentile_interval``, for values that are known only by how many lie in each bucket of a histogram.
+
+    Raises
+    ------
+    ConfigError
+        If ``q`` or ``confidence`` lies outside 0 to 1, both excluded.
+
+    Examples
+    --------
+    >>> percentile_ranks(20, 0.5)
+    (6, 15)
+    """
+    _check_open_unit(q, "q")
+    _check_open_unit(confidence, "confidence")
+    return _order_statistics(n, q, confidence)
+
+
 def _order_statistics(n: int, q: float, confidence: float) -> tuple[int, int]:
-    """Return the ranks (from 1) that bound the percentile; 0 for a side that can't be bounded."""
     import numpy as np
     from scipy import special
 

@@ -1,0 +1,244 @@
+"""A journal's calls as the pages need them: rows where they are few, cells where they are many, and only what is new is read again."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from dashboard.cells import DIMENSIONS, EXACT_ROWS, FAILED, SCHEMA, Calls, Cells, build, combine, merge, of_rows
+from toolkit.monitor.journal import JournalReader
+
+__all__ = ["CallLog", "Choices", "Version"]
+
+CHUNK_ROWS = 50_000  # a row costs far more as Python objects than in the frame, so few are in between at a time
+KEEP_ROWS = 500_000
+FINE_S, COARSE_S = 60.0, 3600.0
+FINE_SPAN_S = 2 * 86_400.0
+BLOCK_S = {FINE_S: 21_600.0, COARSE_S: 86_400.0}
+_FINE_BLOCKS = 32  # eight days of minutes
+_PAST_WINDOWS = 4
+_PARTS = 32
+_COUNTED = ["at", *DIMENSIONS, "latency_s", "ttft_s", "output_tokens_per_s", "lookup_s", "cost_usd", "saved_usd", "saved_s", "input_tokens",
+            "output_tokens", "answer_bytes", "attempts"]  # fmt: skip
+
+
+class Version(NamedTuple):
+    """Which rows are known, by the number of the last one; a journal made anew starts a generation."""
+
+    generation: int
+    rows: int
+
+
+class Choices(NamedTuple):
+    """What the filters offer, and the span of time; ``runs`` maps ids to names, newest first."""
+
+    providers: tuple[str, ...]
+    models: tuple[str, ...]
+    runs: dict[str, str]
+    first_s: float
+    last_s: float
+
+
+class CallLog:
+    """The calls of one journal, for any number of visitors at a time.
+
+    The rows from some moment on are kept as they are, as long as they are few. Other windows are read when somebody asks: as rows, or
+    block by block as cells. ``refresh`` adds what is new to all of them.
+    """
+
+    def __init__(self, journal: str) -> None:
+        self._reader = JournalReader(journal)
+        self._lock = threading.RLock()
+        self._generation = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._last_row: int | None = None
+        self._rows_from_s = math.inf
+        self._rows = pl.DataFrame(schema=_ROW_SCHEMA)
+        self._past: dict[tuple[float, float], pl.DataFrame] = {}
+        self._blocks: dict[tuple[float, float], list[Cells]] = {}
+        self._known: pl.DataFrame | None = None
+        self._failed: list[Cells] | None = None
+
+    def refresh(self) -> Version:
+        """Read what is new and return the version that holds it.
+
+        Raises
+        ------
+        JournalError
+            If the journal is there but can't be read.
+        """
+        with self._lock:
+            last = self._reader.last_row("call") if self._reader.exists else 0
+            if self._last_row is not None and last < self._last_row:
+                self._generation += 1
+                self._forget()
+            if self._last_row is None:
+                self._last_row = last
+            for rows in self._read(after_row=self._last_row):
+                self._add(rows)
+            return Version(self._generation, self._last_row)
+
+    def window(self, version: Version, lo_s: float, hi_s: float) -> Calls:
+        """Return the calls with ``lo_s <= at < hi_s``."""
+        with self._lock:
+            rows = self._few(lo_s, hi_s)
+            if rows is not None:
+                return of_rows(rows.filter(pl.col("row") <= version.rows))
+            grain_s = FINE_S if hi_s - lo_s <= FINE_SPAN_S else COARSE_S
+            return merge(list(self._cells(grain_s, lo_s, hi_s))).filter(_between(lo_s, hi_s))
+
+    def failures(self, version: Version) -> pl.DataFrame:
+        """Return every failed call, or cells of them: the columns of ``Calls.counts``."""
+        with self._lock:
+            if self._covers(-math.inf):
+                return of_rows(self._rows.filter(FAILED, pl.col("row") <= version.rows)).counts
+            if self._failed is None:
+                self._failed = [build(self._scan(-math.inf, math.inf, _COUNTED).filter(FAILED), COARSE_S)]
+            return merge(self._failed).counts
+
+    def rows(self, lo_s: float, hi_s: float) -> pl.LazyFrame:
+        """Return the rows of a window, not yet read where they are not kept."""
+        with self._lock:
+            if self._covers(lo_s):
+                return self._rows.lazy().filter(_between(lo_s, hi_s))
+        return self._scan(lo_s, hi_s, list(SCHEMA))
+
+    def choices(self) -> Choices:
+        """Return what the filters offer."""
+        with self._lock:
+            if self._known is None:
+                every = self._rows.lazy() if self._covers(-math.inf) else self._scan(-math.inf, math.inf, ["at", *_OFFERED])
+                self._known = _distinct(every)
+            known = self._known
+        named = self._reader.runs()
+        names = dict(zip(named["run_id"], named["name"]))
+        runs = known.drop_nulls("run_id").group_by("run_id").agg(pl.col("last_s").max()).sort("last_s", descending=True)
+        return Choices(
+            providers=_sorted(known["provider"]),
+            models=_sorted(known["label"]),
+            runs={run: names.get(run) or run for run in runs["run_id"].cast(pl.String)},
+            first_s=known["first_s"].min() or 0.0,  # type: ignore[arg-type]  # polars can't say that it is a number
+            last_s=known["last_s"].max() or 0.0,  # type: ignore[arg-type]
+        )
+
+    # Rows
+
+    def _covers(self, lo_s: float) -> bool:
+        """Whether all rows from a moment on are kept, after reading them if they are few."""
+        if lo_s < self._rows_from_s and self._count(lo_s, math.inf, KEEP_ROWS) <= KEEP_ROWS:
+            self._rows = self._scan(lo_s, math.inf, list(SCHEMA)).collect()
+            self._rows_from_s = lo_s
+        return lo_s >= self._rows_from_s
+
+    def _few(self, lo_s: float, hi_s: float) -> pl.DataFrame | None:
+        """Return the rows of a window, ``None`` where they are more than are counted one by one."""
+        if self._covers(lo_s):
+            rows = self._rows.filter(_between(lo_s, hi_s))
+            return rows if rows.height <= EXACT_ROWS else None
+        if (lo_s, hi_s) not in self._past:
+            if self._count(lo_s, hi_s, EXACT_ROWS) > EXACT_ROWS:
+                return None
+            while len(self._past) >= _PAST_WINDOWS:
+                del self._past[next(iter(self._past))]
+            self._past[lo_s, hi_s] = self._scan(lo_s, hi_s, list(SCHEMA)).collect()
+        return self._past[lo_s, hi_s]
+
+    # Cells
+
+    def _cells(self, grain_s: float, lo_s: float, hi_s: float) -> Iterator[Cells]:
+        width_s, choices = BLOCK_S[grain_s], self.choices()
+        first = math.floor(max(lo_s, choices.first_s) / width_s)
+        last = math.floor(min(hi_s, choices.last_s) / width_s)
+        for number in range(first, max(first, last) + 1):
+            yield from self._block(grain_s, number * width_s)
+
+    def _block(self, grain_s: float, start_s: float) -> list[Cells]:
+        key = (grain_s, start_s)
+        if key not in self._blocks:
+            fine = [other for other in self._blocks if other[0] == FINE_S]
+            if grain_s == FINE_S and len(fine) >= _FINE_BLOCKS:
+                del self._blocks[fine[0]]
+            self._blocks[key] = [build(self._scan(start_s, start_s + BLOCK_S[grain_s], _COUNTED), grain_s)]
+        elif len(self._blocks[key]) > _PARTS:
+            self._blocks[key] = [combine(self._blocks[key])]
+        return self._blocks[key]
+
+    # What is new
+
+    def _add(self, rows: pl.DataFrame) -> None:
+        self._last_row = int(rows["row"][-1])
+        if self._rows_from_s < math.inf:
+            kept = rows.filter(pl.col("at") >= self._rows_from_s)
+            self._rows = pl.concat([self._rows, kept], rechunk=False)
+            self._drop_old_rows()
+        for grain_s, start_s in list(self._blocks):
+            inside = rows.filter(_between(start_s, start_s + BLOCK_S[grain_s]))
+            if inside.height:
+                self._blocks[grain_s, start_s].append(build(inside.lazy(), grain_s))
+        if self._failed is not None:
+            self._failed = [combine([*self._failed, build(rows.lazy().filter(FAILED), COARSE_S)])]
+        if self._known is not None:
+            self._known = _merge_known([self._known, _distinct(rows.lazy())])
+        newest = float(rows["at"].min())  # type: ignore[arg-type]
+        self._past = {span: frame for span, frame in self._past.items() if span[1] <= newest}
+
+    def _drop_old_rows(self) -> None:
+        """Keep the newest half when there are too many; what is asked of the rest is read again."""
+        if self._rows.height > KEEP_ROWS:
+            self._rows_from_s = float(self._rows["at"].quantile(0.5) or 0.0)
+            self._rows = self._rows.filter(pl.col("at") >= self._rows_from_s)
+
+    # The journal
+
+    def _read(self, after_row: int) -> Iterator[pl.DataFrame]:
+        """Yield the rows after a row, in chunks."""
+        while True:
+            found = self._reader.calls(after_row=after_row, limit=CHUNK_ROWS, columns=list(SCHEMA))
+            if not found["row"]:
+                return
+            after_row = found["row"][-1]
+            yield pl.DataFrame(found, schema=_ROW_SCHEMA)
+
+    def _scan(self, lo_s: float, hi_s: float, columns: Sequence[str]) -> pl.LazyFrame:
+        """Return the rows of a window that were there at the last refresh."""
+        schema = {"row": pl.Int64, **{name: SCHEMA[name] for name in columns}}
+        since, until = (None if math.isinf(at) else at for at in (lo_s, hi_s))
+        chunks, after_row = [pl.DataFrame(schema=schema)], 0
+        while True:
+            found = self._reader.calls(after_row=after_row, since=since, until=until, limit=CHUNK_ROWS, columns=columns)
+            if not found["row"]:
+                return pl.concat(chunks, rechunk=False).lazy().filter(pl.col("row") <= (self._last_row or 0))
+            after_row = found["row"][-1]
+            chunks.append(pl.DataFrame(found, schema=schema))
+
+    def _count(self, lo_s: float, hi_s: float, most: int) -> int:
+        """Return how many rows a window has; above ``most`` just some number above it."""
+        since, until = (None if math.isinf(at) else at for at in (lo_s, hi_s))
+        return len(self._reader.calls(since=since, until=until, limit=most + 1, columns=["at"])["row"])
+
+
+_ROW_SCHEMA: dict[str, Any] = {"row": pl.Int64, **SCHEMA}
+_OFFERED = ("provider", "label", "run_id")
+
+
+def _between(lo_s: float, hi_s: float) -> pl.Expr:
+    return pl.col("at").is_between(lo_s, hi_s, closed="left")
+
+
+def _distinct(rows: pl.LazyFrame) -> pl.DataFrame:
+    """Return each combination of what the filters offer, with the first and the last time it was seen."""
+    return rows.group_by(*_OFFERED).agg(pl.col("at").min().alias("first_s"), pl.col("at").max().alias("last_s")).collect()
+
+
+def _merge_known(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(parts).group_by(*_OFFERED).agg(pl.col("first_s").min(), pl.col("last_s").max())
+
+
+def _sorted(values: pl.Series) -> tuple[str, ...]:
+    return tuple(values.drop_nulls().unique().cast(pl.String).sort())
