@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import socket
+import tempfile
 
 import pytest
 
@@ -61,3 +62,15 @@ def exchange():
     folder = pathlib.Path(__file__).parent / "vectors"
     found = {each["name"]: each for path in folder.glob("*.json") for each in json.loads(path.read_text("utf-8"))}
     return lambda name: found[name]["request"]["json"]
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """A PostgreSQL server for the whole session; each test takes a schema of its own by ``url()``."""
+    from servers.postgres import PostgresServer, programs
+
+    if (found := programs()) is None:
+        pytest.skip("PostgreSQL is not installed")
+    with tempfile.TemporaryDirectory() as folder:  # not below tmp_path, which an ordinary user can't enter where tests run as root
+        with PostgresServer(pathlib.Path(folder), found) as server:
+            yield server

@@ -19,7 +19,8 @@ import pytest
 
 from toolkit.errors import ConfigError, JournalError
 from toolkit.monitor.events import CALL_COLUMNS, CallRecord, ErrorRecord, RunRecord, VoteRecord
-from toolkit.monitor.journal import SCHEMA_VERSION, Journal, JournalReader, flush_shared, open_journal
+from toolkit.monitor.journal.database import reading
+from toolkit.monitor.journal import read_address, SCHEMA_VERSION, Journal, JournalReader, flush_shared, open_journal
 
 EMPTY_CALL = CallRecord(**dict.fromkeys(CALL_COLUMNS))
 CALL_NUMBERS = itertools.count()
@@ -218,7 +219,7 @@ def test_only_the_columns_asked_for_come_back_with_their_row(five_calls):
 def test_an_unknown_column_or_table_lists_the_known_ones(five_calls):
     with pytest.raises(ConfigError, match="no column 'speed'; it has at, call_id"):
         five_calls.calls(columns=["speed"])
-    with pytest.raises(ConfigError, match="there are call, error, run"):
+    with pytest.raises(ConfigError, match="there are call, error, run, vote"):
         five_calls.last_row("calls")
 
 
@@ -247,8 +248,8 @@ def test_a_reader_never_writes(five_calls, journal, path):
     before = path.read_bytes()
     five_calls.calls()
     assert path.read_bytes() == before
-    with five_calls._opened() as db, pytest.raises(sqlite3.OperationalError, match="readonly"):
-        db.execute("DELETE FROM call")
+    with pytest.raises(JournalError, match="readonly"), reading(read_address(path)) as db:
+        db.change("DELETE FROM call")
 
 
 def test_a_path_may_hold_what_means_something_in_an_address(tmp_path):
