@@ -207,20 +207,17 @@ class CallLog:
 
     def _scan(self, lo_s: float, hi_s: float, columns: Sequence[str]) -> pl.LazyFrame:
         """Return the rows of a window that were there at the last refresh."""
-        schema = {"row": pl.Int64, **{name: SCHEMA[name] for name in columns}}
         since, until = (None if math.isinf(at) else at for at in (lo_s, hi_s))
-        chunks, after_row = [pl.DataFrame(schema=schema)], 0
-        while True:
-            found = self._reader.calls(after_row=after_row, since=since, until=until, limit=CHUNK_ROWS, columns=columns)
-            if not found["row"]:
-                return pl.concat(chunks, rechunk=False).lazy().filter(pl.col("row") <= (self._last_row or 0))
-            after_row = found["row"][-1]
-            chunks.append(pl.DataFrame(found, schema=schema))
+        known = pl.col("row") <= (self._last_row or 0)
+        return (
+            self._reader.scan("call", since=since, until=until)
+            .filter(known)
+            .select("row", *(pl.col(name).cast(SCHEMA[name]) for name in columns))
+        )
 
     def _count(self, lo_s: float, hi_s: float, most: int) -> int:
         """Return how many rows a window has; above ``most`` just some number above it."""
-        since, until = (None if math.isinf(at) else at for at in (lo_s, hi_s))
-        return len(self._reader.calls(since=since, until=until, limit=most + 1, columns=["at"])["row"])
+        return self._scan(lo_s, hi_s, ["at"]).head(most + 1).select(pl.len()).collect().item()  # type: ignore[no-any-return]
 
 
 _ROW_SCHEMA: dict[str, Any] = {"row": pl.Int64, **SCHEMA}

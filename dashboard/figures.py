@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pandas as pd  # noqa: F401 - Plotly looks into pandas while another thread may still be importing it
 import polars as pl
 from plotly.graph_objects import Figure
@@ -110,8 +111,8 @@ def heatmap(table: pl.DataFrame) -> Figure:
     figure.add_heatmap(
         x=_times(starts),
         y=[(low * tops[low]) ** 0.5 * 1e3 for low in lows],
-        z=[[cells.get((start, low), (None, 0))[0] for start in starts] for low in lows],
-        customdata=[[(low * 1e3, tops[low] * 1e3, cells.get((start, low), (None, 0))[1]) for start in starts] for low in lows],
+        z=np.array([[cells.get((start, low), (np.nan, 0))[0] for start in starts] for low in lows]),
+        customdata=np.array([[(low * 1e3, tops[low] * 1e3, cells.get((start, low), (None, 0))[1]) for start in starts] for low in lows]),
         colorscale="Cividis",
         reversescale=True,
         xgap=1,
@@ -253,10 +254,11 @@ def with_local_time(figure: Figure, zone: str | None) -> Figure:
         return figure
     if local.key == "UTC":
         return figure
-    traces = [trace for trace in figure.data if len(trace.x or ()) and isinstance(trace.x[0], datetime) and trace.hovertemplate]
+    traces = [trace for trace in figure.data if isinstance(trace.x, np.ndarray) and trace.x.dtype.kind == "M" and trace.hovertemplate]
     for trace in traces[:1] if figure.layout.hovermode == "x unified" else traces:
         if trace.type != "heatmap":
-            trace.hovertext = [f"{at.astimezone(local):%H:%M:%S} {local.key}" for at in trace.x]
+            moments = (at.replace(tzinfo=UTC).astimezone(local) for at in trace.x.astype("datetime64[s]").tolist())
+            trace.hovertext = [f"{at:%H:%M:%S} {local.key}" for at in moments]
             words, mark, extra = trace.hovertemplate.partition("<extra>")
             trace.hovertemplate = f"{words}, %{{hovertext}}{mark}{extra}"
     return figure
@@ -426,5 +428,6 @@ def _short(name: str) -> str:
     return html.escape(name if len(name) <= NAME_CHARS else f"{name[: NAME_CHARS - 1]}…")
 
 
-def _times(seconds: pl.Series) -> list[datetime]:
-    return [datetime.fromtimestamp(second, UTC) for second in seconds]
+def _times(seconds: pl.Series) -> np.ndarray:
+    """Moments in UTC as an array: Plotly looks at each item of a list one by one."""
+    return (seconds * 1e3).round().cast(pl.Int64).to_numpy().astype("datetime64[ms]")

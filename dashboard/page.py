@@ -214,7 +214,7 @@ def choose_row(
     The browser remembers a row's number, and new data could put another row there. So the widget's key holds a mark of ``identity``,
     which is what the rows are: when that changes, a new widget starts with the choice moved to where its row is now.
     """
-    plain = frame if isinstance(frame, pl.DataFrame) else pl.from_pandas(frame.data)
+    plain = frame if isinstance(frame, pl.DataFrame) else pl.from_pandas(frame.data)  # type: ignore[attr-defined]  # the stubs leave it out
     mark = zlib.crc32("\n".join(identity).encode("utf-8", "backslashreplace"))
     was: Choice = st.session_state.get(f"{key}-choice", Choice(mark, None, None))
     start = was.start if was.mark == mark else _place(was.chosen, identity)

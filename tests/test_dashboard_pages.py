@@ -15,7 +15,16 @@ from dashboard_calls import SCRIPT, a_day, error_of, failed_call, live_call, rep
 from toolkit.errors import JournalError
 
 APP = Path(dashboard.__file__).with_name("app.py")
-SCREENS = {"overview": "Overview", "latency": "Latency", "cache": "Cache", "errors": "Errors", "cost": "Cost", "compare": "Compare", "logs": "Logs", "call": "Call"}
+SCREENS = {
+    "overview": "Overview",
+    "latency": "Latency",
+    "cache": "Cache",
+    "errors": "Errors",
+    "cost": "Cost",
+    "compare": "Compare",
+    "logs": "Logs",
+    "call": "Call",
+}
 A, B = "ollama/a", "openrouter/b"
 
 
@@ -171,10 +180,10 @@ def test_the_tiles_say_how_it_goes_and_how_it_went(journal):
     before = [live_call(now - 90_000 - k, A, number=3000 + k, cost_usd=0.02) for k in range(100)]
     write(journal, [*calls, *hits, *failed, *before])
     at = opened("overview")
-    assert (metric(at, "Calls").value, metric(at, "Calls").delta) == ("150", "+50.0 %")
+    assert (metric(at, "Calls a minute").value, metric(at, "Calls a minute").delta) == ("0.104", "+50.0 %")
     assert (metric(at, "Errors").value, metric(at, "Errors").delta) == ("16.7 %", "+16.7 points")
     assert metric(at, "p95 latency").value == "1 min 35 s"
-    assert metric(at, "Cost").value == "\\$1\\.00"
+    assert metric(at, "Cost an hour").value == "\\$0\\.0417"
     assert metric(at, "Cache hits").value == "20 %"
     assert "(n = 150)" in at.caption[1].value.replace("\\", "")
     assert "p95 latency of ollama/a rose from 1 s to 1 min 35 s" in at.text[0].value

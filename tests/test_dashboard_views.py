@@ -8,7 +8,7 @@ import pytest
 
 from dashboard import figures, views, words
 from dashboard.cells import SCHEMA, of_rows
-from dashboard.selection import STEPS_S, Against, Selection, Wanted, against, step_for, window
+from dashboard.selection import STEPS_S, Against, Selection, against, step_for, window
 from dashboard_calls import MODELS, a_day, failed_call, live_call, replayed_call
 from toolkit.monitor.events import CallRecord
 
@@ -443,7 +443,9 @@ def test_html_in_a_models_name_is_text_in_a_figure():
 
 
 def test_a_point_carries_what_a_click_needs(day, day_calls):
-    line = next(trace for trace in figures.percentile_lines(views.latency_over_time(day, 0.5), "p50", sorted(MODELS)).data if trace.mode != "none")
+    line = next(
+        trace for trace in figures.percentile_lines(views.latency_over_time(day, 0.5), "p50", sorted(MODELS)).data if trace.mode != "none"
+    )
     model, start_s, end_s, n, _interval = json.loads(json.dumps(list(line.customdata[0])))
     assert model == sorted(MODELS)[0]
     assert views.slowest_calls(single(*day_calls, selection=DAY), model, start_s, end_s).height == n

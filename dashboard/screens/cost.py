@@ -14,7 +14,7 @@ from dashboard.page import ask, chart, download, empty, header, nothing_here, pa
 def tiles() -> None:
     found = ask(views.cost_by_model)
     now, was = ask(views.summary)
-    saved, live, unpriced = found["saved_usd"].sum(), int(found["n"].sum()), int(found["unpriced"].sum())
+    saved, live, unpriced = float(found["saved_usd"].sum()), int(found["n"].sum()), int(found["unpriced"].sum())
     priced = live - unpriced
     per_1k = None if now.cost_usd is None or not priced else now.cost_usd / priced * 1e3
     row = iter(st.columns(4))

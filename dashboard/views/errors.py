@@ -90,4 +90,4 @@ def error_messages(part: Rows, fingerprint: str, limit: int = 20) -> pl.DataFram
 
 def affected_calls(part: Rows, fingerprint: str, limit: int = 200) -> pl.DataFrame:
     """Return the newest calls that failed with one fingerprint."""
-    return _of_group(part, fingerprint).select(CALL_COLUMNS).top_k(limit, by="at").collect().sort("at", descending=True)
+    return _of_group(part, fingerprint).select(CALL_COLUMNS).collect().top_k(limit, by="at").sort("at", descending=True)

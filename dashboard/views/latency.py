@@ -154,7 +154,9 @@ def slowest_calls(part: Rows, model: str, lo_s: float | None = None, hi_s: float
     high = part.selection.hi_s if hi_s is None else hi_s
     of_model = (pl.col("status") == "ok", pl.col("provenance") == "live", pl.col("label") == model)
     chosen = part.rows.filter(*of_model, pl.col("at").is_between(low, high, closed="left"))
-    return chosen.select(CALL_COLUMNS).top_k(limit, by="latency_s").collect().sort("latency_s", descending=True)
+    slow_s = chosen.select("latency_s").collect()["latency_s"].top_k(limit).min()  # first one column of all, then all columns of few
+    found = chosen.filter(pl.col("latency_s") >= (slow_s or 0.0)).select(CALL_COLUMNS).collect()
+    return found.top_k(limit, by="latency_s").sort("latency_s", descending=True)
 
 
 def timing_parts(call: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -120,7 +120,7 @@ def read_rules(path: Path) -> list[Rule]:
         return []
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"can't read the alert rules in {path}: {error}") from error
-    kinds = {"threshold": _read_threshold, "burn_rate": _read_burn_rate}
+    kinds: dict[str, Callable[[str, Mapping[str, Any]], Rule]] = {"threshold": _read_threshold, "burn_rate": _read_burn_rate}
     if unknown := [name for name in found if name not in kinds]:
         raise ConfigError(f"{path}: {unknown[0]!r} is not understood; rules are tables [[threshold]] and [[burn_rate]]")
     rules: list[Rule] = []
@@ -141,8 +141,8 @@ def _read_threshold(where: str, table: Mapping[str, Any]) -> Threshold:
         raise ConfigError(f"{where}: unknown metric {metric!r}; known: {', '.join(METRICS)}")
     if ("above" in table) == ("below" in table):
         raise ConfigError(f"{where}: give a limit, either above = … or below = …")
-    limits = {side: _number(where, table, side) for side in ("above", "below") if side in table}
-    return Threshold(metric=metric, over_s=_seconds(where, _text(where, table, "over")), **limits, **_scope(where, table))
+    above, below = (_number(where, table, side) if side in table else None for side in ("above", "below"))
+    return Threshold(metric=metric, over_s=_seconds(where, _text(where, table, "over")), above=above, below=below, **_scope(where, table))
 
 
 def _read_burn_rate(where: str, table: Mapping[str, Any]) -> BurnRate:
