@@ -37,6 +37,7 @@ __all__ = [
     "timing",
     "traffic",
     "with_local_time",
+    "with_room_for_legend",
 ]
 
 BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, _YELLOW, GREY = charts.OKABE_ITO
@@ -74,20 +75,26 @@ def percentile_lines(table: pl.DataFrame, name: str, models: Sequence[str]) -> F
 
 
 def _add_band(figure: Figure, rows: pl.DataFrame, model: str, models: Sequence[str]) -> None:
+    """Fill between the ends of the intervals, one patch for each stretch of buckets without a gap."""
     known = rows.drop_nulls(["low_s", "high_s"])
-    there_and_back = pl.concat(
-        [known.select("start_s", pl.col("low_s").alias("y")), known.select("start_s", pl.col("high_s").alias("y")).reverse()]
-    )
-    figure.add_scatter(
-        x=_times(there_and_back["start_s"]),
-        y=there_and_back["y"] * 1e3,
-        fill="toself",
-        opacity=0.18,
-        mode="none",
-        hoverinfo="skip",
-        showlegend=False,
-        fillcolor=_style(model, models)["line"]["color"],
-    )
+    stretch = (pl.col("start_s") > pl.col("end_s").shift(1) + 1e-6).fill_null(True).cum_sum()
+    for patch in known.with_columns(stretch=stretch).partition_by("stretch"):
+        if patch.height > 1:
+            there, back = (
+                patch.select("start_s", pl.col("low_s").alias("y")),
+                patch.select("start_s", pl.col("high_s").alias("y")).reverse(),
+            )
+            outline = pl.concat([there, back])
+            figure.add_scatter(
+                x=_times(outline["start_s"]),
+                y=outline["y"] * 1e3,
+                fill="toself",
+                opacity=0.18,
+                mode="none",
+                hoverinfo="skip",
+                showlegend=False,
+                fillcolor=_style(model, models)["line"]["color"],
+            )
 
 
 def _points(rows: pl.DataFrame) -> list[tuple[Any, ...]]:
@@ -216,6 +223,7 @@ def cost_against_latency(table: pl.DataFrame, models: Sequence[str]) -> Figure:
             x=[p95_s * 1e3],
             y=[usd],
             customdata=[n],
+            cliponaxis=False,
             mode="markers",
             name=_short(label),
             marker={"size": 12, "color": COLOURS[number % len(COLOURS)], "symbol": symbols[number % len(symbols)]},
@@ -388,6 +396,15 @@ def timing(parts: Sequence[tuple[str, float]]) -> Figure:
         )
     figure.update_layout(barmode="stack", hovermode="closest", bargap=0.2)
     figure.update_xaxes(title="milliseconds", type="linear")
+    return figure
+
+
+def with_room_for_legend(figure: Figure) -> Figure:
+    """Let a figure grow by the rows of its legend, which would otherwise take them from the chart."""
+    rows = sum(trace.showlegend is not False and trace.type != "heatmap" for trace in figure.data) // 2
+    if rows > 2:
+        more = 18 * (rows - 2)
+        figure.update_layout(height=figure.layout.height + more, margin_t=figure.layout.margin.t + more)
     return figure
 
 

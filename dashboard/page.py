@@ -29,10 +29,12 @@ __all__ = [
     "choose_row",
     "clickable",
     "download",
+    "drawn_models",
     "empty",
     "header",
     "nothing_here",
     "panel",
+    "say_left_out",
     "show",
     "shown",
     "table",
@@ -162,13 +164,28 @@ def nothing_here() -> bool:
 
 def chart(figure: Figure, key: str, alt: str) -> None:
     """Draw a figure; ``alt`` says in words what it shows."""
-    st.plotly_chart(figures.with_local_time(figure, st.context.timezone), key=key, alt=alt, config=_CHART)
+    st.plotly_chart(_finished(figure), key=key, alt=alt, config=_CHART)
+
+
+def _finished(figure: Figure) -> Figure:
+    return figures.with_room_for_legend(figures.with_local_time(figure, st.context.timezone))
+
+
+def drawn_models() -> tuple[str, ...]:
+    """Return the models that a chart of lines shows: more than a few can't be told apart."""
+    return ask(views.busiest_models)
+
+
+def say_left_out() -> None:
+    """Say which lines a chart does not have, where that is so."""
+    drawn, every = len(drawn_models()), ask(views.count_models)
+    if drawn < every:
+        st.caption(f"Lines of the {drawn} busiest of {every} models; the table has all. Filter by model to see the lines of others.")
 
 
 def clickable(figure: Figure, key: str, alt: str) -> list[Any] | None:
     """Draw a figure whose points can be chosen; return the chosen point's ``customdata``."""
-    figure = figures.with_local_time(figure, st.context.timezone)
-    event = st.plotly_chart(figure, key=key, alt=alt, config=_CHART, on_select="rerun", selection_mode="points")
+    event = st.plotly_chart(_finished(figure), key=key, alt=alt, config=_CHART, on_select="rerun", selection_mode="points")
     points = event.selection.points
     return list(points[0]["customdata"]) if points else None
 
@@ -183,11 +200,11 @@ def table(frame: pl.DataFrame, key: str, alt: str, columns: Mapping[str, Any] | 
 
 def download(name: str, make: Callable[[], pl.DataFrame]) -> None:
     """Offer a table as a file, CSV or Parquet; it is made when somebody takes it."""
-    csv, parquet, _ = st.columns([1, 1, 6], width="stretch")
-    csv.download_button(
+    row = st.container(horizontal=True)
+    row.download_button(
         "CSV", lambda: _csv(make()), f"{name}.csv", "text/csv", key=f"{name}-csv", icon=":material/download:", on_click="ignore"
     )
-    parquet.download_button(
+    row.download_button(
         "Parquet", lambda: _parquet(make()), f"{name}.parquet", key=f"{name}-parquet", icon=":material/download:", on_click="ignore"
     )
 

@@ -1,6 +1,6 @@
 """Make the pictures of docs/images: every page of the dashboard, light and dark, of a journal that a fixed seed invents.
 
-    python scripts/refresh_screenshots.py
+python scripts/refresh_screenshots.py
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def take(browser: Browser, url: str, scheme: str, wanted: list[str]) -> None:
 
 
 def settle(page: Page) -> None:
-    page.get_by_text("calls in the window").wait_for(timeout=60_000)
+    page.get_by_text("calls in the window ·").wait_for(timeout=60_000)
     page.wait_for_timeout(800)
     page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for(timeout=60_000)
     page.wait_for_timeout(2500)

@@ -8,7 +8,7 @@ import polars as pl
 import streamlit as st
 
 from dashboard import data, figures, views, words
-from dashboard.page import ask, chart, download, header, nothing_here, panel, shown, table
+from dashboard.page import ask, chart, download, drawn_models, header, nothing_here, panel, say_left_out, shown, table
 
 
 def tiles() -> None:
@@ -81,7 +81,12 @@ header("Cache", tiles)
 if not nothing_here():
     left, right = st.columns(2)
     with left, panel("Hit share by model"):
-        chart(figures.hit_share(ask(views.hit_share_over_time), shown().models), "hits", "Cache hit share over time, one line a model")
+        chart(
+            figures.hit_share(ask(views.hit_share_over_time).filter(pl.col("label").is_in(drawn_models())), shown().models),
+            "hits",
+            "Cache hit share over time, one line a model",
+        )
+        say_left_out()
     with right, panel("Where answers came from"):
         sources = ("live", *views.TIERS)
         chart(

@@ -8,7 +8,21 @@ from pandas.io.formats.style import Styler
 
 from dashboard import figures, views, words
 from dashboard.detail import list_calls
-from dashboard.page import ask, ask_rows, chart, choose_row, clickable, download, empty, header, nothing_here, panel, shown
+from dashboard.page import (
+    ask,
+    ask_rows,
+    chart,
+    choose_row,
+    clickable,
+    download,
+    drawn_models,
+    empty,
+    header,
+    nothing_here,
+    panel,
+    say_left_out,
+    shown,
+)
 from toolkit import stats
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
@@ -17,7 +31,7 @@ PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 def over_time(name: str) -> tuple[str, float, float] | None:
     """Draw the lines of a percentile; return the model and bucket of the chosen point."""
     q = PERCENTILES[name]
-    table, enough = ask(views.latency_over_time, q), stats.percentile_min_n(q)
+    table, enough = ask(views.latency_over_time, q).filter(pl.col("label").is_in(drawn_models())), stats.percentile_min_n(q)
     if table.is_empty():
         empty(f"No time bucket holds the {enough} live calls that a {name} needs. Choose a lower percentile or a wider window.")
         return None
@@ -26,12 +40,14 @@ def over_time(name: str) -> tuple[str, float, float] | None:
         figure, f"lines-{name}", f"{name} latency of live calls over time, a line for each of {table['label'].n_unique()} models"
     )
     st.caption(f"Buckets with fewer than {enough} live calls, or cut by the window's edge, are left out. Click on a point for its calls.")
+    say_left_out()
     return (str(point[0]), float(point[1]), float(point[2])) if point else None
 
 
 def distribution() -> None:
     before = ask(views.ecdf_before)
-    figure = figures.ecdf(ask(views.ecdf), shown().models, before)
+    table = ask(views.ecdf).filter(pl.col("label").is_in(drawn_models()))
+    figure = figures.ecdf(table, shown().models, before)
     chart(
         figure, "ecdf", "Cumulative share of live calls by latency, one step line a model, logarithmic axis; pale: the calls compared with"
     )

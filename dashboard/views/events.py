@@ -61,7 +61,9 @@ def _line() -> pl.Expr:
     failed = pl.format("{}: {}", _text("error_type", "Error"), _text("error_message", "(no message)"))
     replayed = pl.format("replayed from {}", _text("cache_tier", "cache"))
     answered = pl.when(pl.col("provenance") == "replayed").then(replayed).otherwise(_text("provenance", "answered"))
-    took = pl.format(" in {} ms", (pl.col("total_s") * 1e3).round_sig_figs(3).fill_null(0.0))
+    total_ms = (pl.col("total_s") * 1e3).fill_null(0.0)
+    whole = total_ms.round().cast(pl.Int64).cast(pl.String)
+    took = pl.format(" in {} ms", pl.when(total_ms >= 100).then(whole).otherwise(total_ms.round_sig_figs(3).cast(pl.String)))
     tries = pl.when(pl.col("attempts") > 1).then(pl.format(", {} attempts", pl.col("attempts"))).otherwise(pl.lit(""))
     tokens = (
         pl.when(pl.col("output_tokens").is_not_null()).then(pl.format(", {} tokens out", pl.col("output_tokens"))).otherwise(pl.lit(""))

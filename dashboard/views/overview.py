@@ -15,7 +15,7 @@ from dashboard.views.slices import BUCKETS, Estimate, Slice, bucketed, by_label,
 from toolkit import stats
 from toolkit.monitor.alerts import Tally
 
-__all__ = ["Summary", "biggest_change", "count_calls", "is_exact", "summary", "tally", "traffic"]
+__all__ = ["Summary", "biggest_change", "busiest_models", "count_calls", "count_models", "is_exact", "summary", "tally", "traffic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,17 @@ class Summary:
 def count_calls(part: Slice) -> int:
     """Return how many calls the window holds."""
     return part.calls.n
+
+
+def count_models(part: Slice) -> int:
+    """Return how many models the window's calls name."""
+    return part.calls.counts["label"].drop_nulls().n_unique()
+
+
+def busiest_models(part: Slice, most: int = 7) -> tuple[str, ...]:
+    """Return the models with the most calls, by name."""
+    counts = part.calls.counts.drop_nulls("label").group_by(pl.col("label").cast(pl.String)).agg(pl.col("n").sum())
+    return tuple(counts.sort("n", "label", descending=[True, False]).head(most)["label"].sort())
 
 
 def is_exact(part: Slice) -> bool:
