@@ -74,3 +74,11 @@ def postgres_server():
     with tempfile.TemporaryDirectory() as folder:  # not below tmp_path, which an ordinary user can't enter where tests run as root
         with PostgresServer(pathlib.Path(folder), found) as server:
             yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def journal_url(request, tmp_path):
+    """The address of a journal that does not exist yet, in a file and on a server."""
+    if request.param == "sqlite":
+        return str(tmp_path / "home" / "journal.sqlite")
+    return request.getfixturevalue("postgres_server").url()

@@ -15,7 +15,7 @@ ROWS = [
     {"drive"},
     {"client"},
     {"comparison"},
-    {"defaults", "testing"},
+    {"defaults", "testing", "journal_commands"},
     {"cli"},
 ]
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}

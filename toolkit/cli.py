@@ -17,8 +17,9 @@ from . import __version__, defaults, monitor, settings
 from .cache import ResponseCache
 from .client import open_cache
 from .errors import ConfigError, ToolkitError
+from .journal_commands import check_journal, export_journal, prune_journal
 from .monitor import alerts
-from .monitor.journal import JournalReader
+from .monitor.journal import JournalReader, shown_url
 from .render import plain, seconds, side_by_side_text, text_table, usd
 from .types import Health
 
@@ -103,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--alerts", nargs="?", const="", metavar="FILE", help="judge the alert rules instead; exit code 1 when one fires")
 
     add_cache_commands(commands)
+    add_journal_commands(commands)
 
     models = command(commands, "models", show_models, "list the models of a provider")
     models.add_argument("provider")
@@ -119,6 +121,32 @@ def add_cache_commands(commands: Any) -> None:  # argparse keeps the type of its
     prune.add_argument("--max-entries", type=whole_number, metavar="N", help="keep so many answers at most")
     prune.add_argument("--older-than", type=duration, metavar="TIME", help="remove what was not used for so long: 90min, 12h, 30d")
     command(actions, "clear", clear_cache, "forget every answer, in a Redis for everyone who shares it")
+
+
+def add_journal_commands(commands: Any) -> None:  # as above
+    about = "export, prune or check the record of all calls"
+    journal = commands.add_parser("journal", help=about, description=about[0].upper() + about[1:] + ".")
+    actions = journal.add_subparsers(metavar="ACTION", required=True)
+    export = command(actions, "export", export_journal, "write the calls to a .parquet, .csv or .jsonl file")
+    export.add_argument("file", metavar="FILE")
+    export.add_argument("--table", default="call", help="call, error, run or vote (default %(default)s)")
+    export.add_argument("--run", help="id or name of a comparison: only its rows")
+    export.add_argument("--since", type=duration, metavar="TIME", help="only rows of the last 90min, 12h, 30d")
+    prune = command(actions, "prune", prune_journal, "move days that are over to Parquet files, and remove those that are too old")
+    prune.add_argument(
+        "--archive-after", type=duration, default=86_400.0, metavar="TIME", help="move days (UTC) that ended so long ago (default 1d)"
+    )
+    prune.add_argument("--no-archive", action="store_true", help="move nothing")
+    prune.add_argument(
+        "--older-than", type=duration, metavar="TIME", help="remove days that ended so long ago, such as 90d; runs and votes stay"
+    )
+    prune.add_argument("--dry-run", action="store_true", help="only say what would happen")
+    check = command(actions, "check", check_journal, "say whether the journal is whole, and what to do if it is not")
+    check.add_argument(
+        "--repair", action="store_true", help="first save what can be read into a new file, and keep the damaged one beside it"
+    )
+    for action in (export, prune, check):
+        action.add_argument("--journal", metavar="URL", help="which one (default: the one that TOOLKIT_JOURNAL names)")
 
 
 def byte_count(text: str) -> int:
@@ -190,7 +218,7 @@ def show_demo(args: argparse.Namespace) -> int:
     print_side_by_side(result)
     print_latency(result)
     print(f"{result.cached_sentence()[0].upper()}{result.cached_sentence()[1:]}.")
-    print(f"Journal: {settings.journal_url()}\nNext: `toolkit dashboard` shows these calls in the browser.")
+    print(f"Journal: {shown_url(settings.journal_url())}\nNext: `toolkit dashboard` shows these calls in the browser.")
     return 0
 
 
@@ -297,7 +325,7 @@ def show_health(args: argparse.Namespace) -> int:
             for h in healths
         ]
         print(text_table(["provider", "state", "latency", "detail"], rows, right=False))
-        print(f"\nhome     {settings.home()}\njournal  {settings.journal_url()}\ncache    {settings.cache_folder()}")
+        print(f"\nhome     {settings.home()}\njournal  {shown_url(settings.journal_url())}\ncache    {settings.cache_folder()}")
     named = bool(args.providers)
     return 1 if named and not all(health.ok for health in healths) else 0
 

@@ -2,7 +2,7 @@
 
 ======================  =========================================================================================
 TOOLKIT_HOME            folder for journal, cache and trained models; default: the platform's user data folder
-TOOLKIT_JOURNAL         path of the journal (SQLite); default ``$TOOLKIT_HOME/journal.sqlite``
+TOOLKIT_JOURNAL         path of the journal (SQLite), default ``$TOOLKIT_HOME/journal.sqlite``; or ``postgresql://…``
 TOOLKIT_CACHE           folder of the answer cache, default ``$TOOLKIT_HOME/cache``; or ``redis://…``: a Redis below that folder
 TOOLKIT_CACHE_HMAC_KEY  secret that answers in Redis are signed with; what is not signed with it is not believed
 TOOLKIT_RECORD_CONTENT  ``1`` (default) keeps prompts and answers in the journal, ``0`` only their hashes and sizes

@@ -6,7 +6,9 @@ import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
+import threading
 from pathlib import Path
 from types import TracebackType
 
@@ -17,14 +19,14 @@ from servers.redis import free_port
 PASSWORD = "s3cr3t:w0rd/1"
 QUOTED_PASSWORD = "s3cr3t%3Aw0rd%2F1"
 PATIENCE_S = 60
-FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "40", "shared_buffers": "32MB"}
+FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "40", "shared_buffers": "32MB"}
 
 
 def programs() -> Path | None:
     """Where PostgreSQL's server programs are, the newest if there are several; ``None`` where there are none."""
-    on_path = shutil.which("initdb")
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    return Path(on_path).parent if on_path else found[-1].parent if found else None
+    initdb = found[-1] if found else shutil.which("initdb")
+    return Path(initdb).resolve().parent if initdb else None
 
 
 class PostgresServer:
@@ -43,7 +45,9 @@ class PostgresServer:
             os.chown(self.folder, user.pw_uid, user.pw_gid)
         secret = self.folder / "secret"
         secret.write_text(PASSWORD)
-        self._run("initdb", "-D", self.data, "-U", "tester", "--auth=scram-sha-256", f"--pwfile={secret}", "-E", "UTF8", "--no-locale", "-N")
+        self._run(
+            "initdb", "-D", self.data, "-U", "tester", "--auth=scram-sha-256", f"--pwfile={secret}", "-E", "UTF8", "--no-locale", "-N"
+        )
         self.start()
         return self
 
@@ -68,24 +72,31 @@ class PostgresServer:
         options = FAST | {"port": str(self.port), "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([*_as_nobody(), self.bin / "postgres", "-D", self.data, *words], stdout=log, stderr=log, cwd="/")
-        self._run("pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-t", "1", until_it_works=True)
+            self.process = subprocess.Popen(
+                [*_as_nobody(), self.bin / "postgres", "-D", self.data, *words], stdout=log, stderr=log, cwd="/"
+            )
+        self._wait_until_ready()
 
     def stop(self) -> None:
         """End it at once, and every connection with it."""
         process, self.process = self.process, None
         if process is not None:
-            process.terminate() if process.poll() is not None else self._run("pg_ctl", "-D", self.data, "stop", "-m", "immediate")
+            process.send_signal(signal.SIGQUIT)  # what PostgreSQL calls an immediate shutdown
             process.wait()
 
-    def _run(self, program: str, *arguments: object, until_it_works: bool = False) -> None:
-        command = [*_as_nobody(), self.bin / program, *map(str, arguments)]
-        tries = PATIENCE_S * 50 if until_it_works else 1
-        for _ in range(tries):
-            done = subprocess.run(command, capture_output=True, cwd="/", timeout=PATIENCE_S)
-            if done.returncode == 0:
+    def _wait_until_ready(self) -> None:
+        waiting = threading.Event()
+        for _ in range(PATIENCE_S * 50):
+            try:
+                self.connect().close()
+            except psycopg.OperationalError:
+                waiting.wait(0.02)
+            else:
                 return
-        raise RuntimeError(f"{program} failed: {done.stderr.decode()}")
+        raise RuntimeError(f"PostgreSQL did not start: {(self.folder / 'log').read_text()}")
+
+    def _run(self, program: str, *arguments: object) -> None:
+        subprocess.run([*_as_nobody(), self.bin / program, *arguments], capture_output=True, cwd="/", timeout=PATIENCE_S, check=True)
 
 
 def _as_nobody() -> list[str]:

@@ -62,19 +62,20 @@ class PostgresDatabase(Database):
             self._copy(table, tuple(columns), rows)
 
     def _copy(self, table: Table, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
-        """Send rows by COPY, the cheapest way in; it knows no "unless it is there", so they go through a temporary table."""
+        """Send rows by COPY, the cheapest way in; it can't leave out what is there already, so they pass through a temporary table."""
         names = ", ".join(f'"{name}"' for name in columns)
         staging = f'"new_{table.name}_{len(columns)}"'
-        if (staging, columns) not in self._staged:
-            self._execute(
-                f'CREATE TEMPORARY TABLE IF NOT EXISTS {staging} ON COMMIT DELETE ROWS AS SELECT {names} FROM "{table.name}" WHERE false'
-            )
+        if (table.name, columns) not in self._staged:
+            like = f'SELECT {names} FROM "{table.name}" WHERE false'  # noqa: S608 - known names
+            self._execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {staging} ON COMMIT DELETE ROWS AS {like}")
         with self.connection.cursor() as cursor:
             with cursor.copy(f"COPY {staging} ({names}) FROM STDIN".encode()) as copy:
                 for row in rows:
                     copy.write_row(row)
-            cursor.execute(f'INSERT INTO "{table.name}" ({names}) SELECT {names} FROM {staging} ON CONFLICT DO NOTHING'.encode())  # noqa: S608
-        self._staged.add((staging, columns))
+            # "NaN" is SQLite's NULL, and means the same here
+            taken = ", ".join(f"NULLIF(\"{name}\", 'NaN')" if table.kinds.get(name) is float else f'"{name}"' for name in columns)
+            cursor.execute(f'INSERT INTO "{table.name}" ({names}) SELECT {taken} FROM {staging} ON CONFLICT DO NOTHING'.encode())  # noqa: S608
+        self._staged.add((table.name, columns))
 
     def write(self, rows: Sequence[Row]) -> None:
         import psycopg
@@ -170,15 +171,15 @@ def import_psycopg() -> Any:  # the module
 
 
 def _connect(address: ServerAddress) -> psycopg.Connection[Any]:
-    psycopg = import_psycopg()
+    library = import_psycopg()
     from psycopg.conninfo import conninfo_to_dict
 
     try:
         chosen = conninfo_to_dict(address.conninfo)
-    except psycopg.Error:
-        raise JournalError(f"PostgreSQL's library does not understand the rest of the journal's address {address}") from None
+    except library.Error:
+        raise JournalError(f"PostgreSQL's library does not understand all of the journal's address {address}") from None
     with _translated(address):
-        connection: psycopg.Connection[Any] = psycopg.connect(autocommit=True, **(PATIENCE | chosen))
+        connection: psycopg.Connection[Any] = library.connect(autocommit=True, **(PATIENCE | chosen))
         return connection
 
 

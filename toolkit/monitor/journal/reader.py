@@ -275,7 +275,7 @@ class JournalReader:
                 return {name: [] for name in names}
             hot = hot_rows(db, wanted, names, limit)
             archived = parts(db, wanted)
-            if not archived:
+            if not archived or (wanted.call_id is not None and hot["row"]):
                 return hot
             found: dict[str, list[Any]] = with_polars("scanning").merged(self.address, db, archived, wanted, hot, limit)
             return found

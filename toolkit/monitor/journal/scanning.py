@@ -44,7 +44,7 @@ def merged(
 ) -> dict[str, list[Any]]:
     """Return archived rows and those of the database as column lists, in the order of their numbers."""
     schema = {name: schema_of(wanted.table)[name] for name in hot}
-    old = scan_files(_files(address, archived), wanted.table).filter(*_filters(wanted, _runs(db, wanted))).select(schema)
+    old = scan_files(_files(address, archived), wanted.table).filter(*_filters(wanted, _runs(db, wanted))).select(*schema)
     old = old.sort("row").head(limit) if limit is not None else old
     with _named(address):
         frame = pl.concat([old.collect(), pl.DataFrame(hot, schema=schema, strict=False)]).sort("row")
@@ -54,7 +54,9 @@ def merged(
 def scan_files(files: Sequence[Path], table: Table) -> pl.LazyFrame:
     """Return a lazy frame over Parquet files; what an older program did not know is null, what only a newer one knows is left out."""
     schema = schema_of(table)
-    return pl.scan_parquet(files, schema=schema, hive_partitioning=False, glob=False, missing_columns="insert", extra_columns="ignore")
+    return pl.scan_parquet(
+        list(files), schema=schema, hive_partitioning=False, glob=False, missing_columns="insert", extra_columns="ignore"
+    )
 
 
 def _lazy_rest(address: Address, wanted: Wanted, known: frozenset[Part], runs: tuple[str, ...]) -> pl.LazyFrame:
