@@ -99,7 +99,7 @@ class CallLog:
             if self._covers(-math.inf):
                 return of_rows(self._rows.filter(FAILED, pl.col("row") <= version.rows)).counts
             if self._failed is None:
-                self._failed = [build(self._scan(-math.inf, math.inf, _COUNTED).filter(FAILED), COARSE_S)]
+                self._failed = [build(self._scan(-math.inf, math.inf, _COUNTED, counted=True).filter(FAILED), COARSE_S)]
             return merge(self._failed).counts
 
     def rows(self, lo_s: float, hi_s: float) -> pl.LazyFrame:
@@ -113,7 +113,7 @@ class CallLog:
         """Return what the filters offer."""
         with self._lock:
             if self._known is None:
-                every = self._rows.lazy() if self._covers(-math.inf) else self._scan(-math.inf, math.inf, ["at", *_OFFERED])
+                every = self._rows.lazy() if self._covers(-math.inf) else self._scan(-math.inf, math.inf, ["at", *_OFFERED], counted=True)
                 self._known = _distinct(every)
             known = self._known
         named = self._reader.runs()
@@ -138,12 +138,12 @@ class CallLog:
 
     def _few(self, lo_s: float, hi_s: float) -> pl.DataFrame | None:
         """Return the rows of a window, ``None`` where they are more than are counted one by one."""
+        if lo_s < self._rows_from_s and (lo_s, hi_s) not in self._past and self._count(lo_s, hi_s, EXACT_ROWS) > EXACT_ROWS:
+            return None
         if self._covers(lo_s):
             rows = self._rows.filter(_between(lo_s, hi_s))
             return rows if rows.height <= EXACT_ROWS else None
         if (lo_s, hi_s) not in self._past:
-            if self._count(lo_s, hi_s, EXACT_ROWS) > EXACT_ROWS:
-                return None
             while len(self._past) >= _PAST_WINDOWS:
                 del self._past[next(iter(self._past))]
             self._past[lo_s, hi_s] = self._scan(lo_s, hi_s, list(SCHEMA)).collect()
@@ -164,7 +164,7 @@ class CallLog:
             fine = [other for other in self._blocks if other[0] == FINE_S]
             if grain_s == FINE_S and len(fine) >= _FINE_BLOCKS:
                 del self._blocks[fine[0]]
-            self._blocks[key] = [build(self._scan(start_s, start_s + BLOCK_S[grain_s], _COUNTED), grain_s)]
+            self._blocks[key] = [build(self._scan(start_s, start_s + BLOCK_S[grain_s], _COUNTED, counted=True), grain_s)]
         elif len(self._blocks[key]) > _PARTS:
             self._blocks[key] = [combine(self._blocks[key])]
         return self._blocks[key]
@@ -205,15 +205,13 @@ class CallLog:
             after_row = found["row"][-1]
             yield pl.DataFrame(found, schema=_ROW_SCHEMA)
 
-    def _scan(self, lo_s: float, hi_s: float, columns: Sequence[str]) -> pl.LazyFrame:
+    def _scan(self, lo_s: float, hi_s: float, columns: Sequence[str], *, counted: bool = False) -> pl.LazyFrame:
         """Return the rows of a window that were there at the last refresh."""
         since, until = (None if math.isinf(at) else at for at in (lo_s, hi_s))
         known = pl.col("row") <= (self._last_row or 0)
-        return (
-            self._reader.scan("call", since=since, until=until)
-            .filter(known)
-            .select("row", *(pl.col(name).cast(SCHEMA[name]) for name in columns))
-        )
+        # Texts stay texts until they are counted: to make categories of millions of rows takes longer than to count them.
+        kinds = {name: SCHEMA[name] for name in columns if not (counted and SCHEMA[name] == pl.Categorical)}
+        return self._reader.scan("call", since=since, until=until).filter(known).select("row", *columns).cast(kinds)
 
     def _count(self, lo_s: float, hi_s: float, most: int) -> int:
         """Return how many rows a window has; above ``most`` just some number above it."""
@@ -230,7 +228,8 @@ def _between(lo_s: float, hi_s: float) -> pl.Expr:
 
 def _distinct(rows: pl.LazyFrame) -> pl.DataFrame:
     """Return each combination of what the filters offer, with the first and the last time it was seen."""
-    return rows.group_by(*_OFFERED).agg(pl.col("at").min().alias("first_s"), pl.col("at").max().alias("last_s")).collect()
+    seen = rows.group_by(*_OFFERED).agg(pl.col("at").min().alias("first_s"), pl.col("at").max().alias("last_s")).collect()
+    return seen.cast(dict.fromkeys(_OFFERED, pl.Categorical))
 
 
 def _merge_known(parts: list[pl.DataFrame]) -> pl.DataFrame:

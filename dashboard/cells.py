@@ -9,7 +9,7 @@ one before and is told as its middle, so a percentile is at most 2 % off. The fu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,7 +133,11 @@ def build(rows: pl.LazyFrame, grain_s: float) -> Cells:
     )
     values = [_histogram(placed, measure, over) for measure, over in MEASURES.items()]
     found = pl.collect_all([counts, *values])
-    return Cells(found[0], dict(zip(MEASURES, found[1:])))
+    return Cells(found[0].cast(_categories(DIMENSIONS)), {name: table.cast(_categories(_KEPT)) for name, table in zip(MEASURES, found[1:])})
+
+
+def _categories(columns: Sequence[str]) -> dict[str, Any]:  # polars data types
+    return {name: SCHEMA[name] for name in columns}
 
 
 def _histogram(placed: pl.LazyFrame, measure: str, over: pl.Expr) -> pl.LazyFrame:
