@@ -210,7 +210,7 @@ class CallLog:
         since, until = (None if math.isinf(at) else at for at in (lo_s, hi_s))
         known = pl.col("row") <= (self._last_row or 0)
         # Texts stay texts until they are counted: to make categories of millions of rows takes longer than to count them.
-        kinds = {name: SCHEMA[name] for name in columns if not (counted and SCHEMA[name] == pl.Categorical)}
+        kinds = pl.Schema({name: SCHEMA[name] for name in columns if not (counted and SCHEMA[name] == pl.Categorical)})
         return self._reader.scan("call", since=since, until=until).filter(known).select("row", *columns).cast(kinds)
 
     def _count(self, lo_s: float, hi_s: float, most: int) -> int:

@@ -136,8 +136,8 @@ def build(rows: pl.LazyFrame, grain_s: float) -> Cells:
     return Cells(found[0].cast(_categories(DIMENSIONS)), {name: table.cast(_categories(_KEPT)) for name, table in zip(MEASURES, found[1:])})
 
 
-def _categories(columns: Sequence[str]) -> dict[str, Any]:  # polars data types
-    return {name: SCHEMA[name] for name in columns}
+def _categories(columns: Sequence[str]) -> pl.Schema:
+    return pl.Schema({name: SCHEMA[name] for name in columns})
 
 
 def _histogram(placed: pl.LazyFrame, measure: str, over: pl.Expr) -> pl.LazyFrame:

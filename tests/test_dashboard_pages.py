@@ -312,7 +312,9 @@ def test_runs_stand_side_by_side_with_verdicts_answers_and_votes(journal):
         for model, times in ((A, 1.0), (B, 3.0)):
             text = f"{model} says <b>{SCRIPT}</b>"
             rows += [
-                live_call(now - 600 + 60 * number - k, model, number=k, run_id=run, latency_s=times * slower + k / 100, text=text, cost_usd=0.01)
+                live_call(
+                    now - 600 + 60 * number - k, model, number=k, run_id=run, latency_s=times * slower + k / 100, text=text, cost_usd=0.01
+                )
                 for k in range(8)
             ]
     rows += [VoteRecord(now, f"v{k}", "r2", "R2", "p0", 0, A, B, choice, "me", "", 1.0) for k, choice in enumerate(["a", "a", "b"])]
