@@ -229,7 +229,7 @@ def _between(lo_s: float, hi_s: float) -> pl.Expr:
 def _distinct(rows: pl.LazyFrame) -> pl.DataFrame:
     """Return each combination of what the filters offer, with the first and the last time it was seen."""
     seen = rows.group_by(*_OFFERED).agg(pl.col("at").min().alias("first_s"), pl.col("at").max().alias("last_s")).collect()
-    return seen.cast(dict.fromkeys(_OFFERED, pl.Categorical))
+    return seen.cast(dict.fromkeys(_OFFERED, pl.Categorical()))
 
 
 def _merge_known(parts: list[pl.DataFrame]) -> pl.DataFrame:
