@@ -23,7 +23,7 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-unit: $(VENV)/.test
+unit: $(VENV)/.test $(VENV)/.npm $(VENV)/.agent
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile -q
 
 notebooks-check: $(VENV)/.test
@@ -39,6 +39,14 @@ lock: $(BIN)/uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
 	$(PYTHON) scripts/write_environment.py
 
+# Servers to test against that come from npm; without it their tests are skipped, which CI forbids.
+$(VENV)/.npm: tests/foreign/package-lock.json | $(VENV)/.test
+	@if command -v npm >/dev/null; then \
+		mkdir -p $(VENV)/npm && cp tests/foreign/package.json tests/foreign/package-lock.json $(VENV)/npm/ && \
+		npm ci --prefix $(VENV)/npm --ignore-scripts --no-audit --no-fund --loglevel=error; \
+	fi
+	@touch $@
+
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -49,6 +57,12 @@ $(BIN)/uv:
 
 $(VENV)/.demo: $(BIN)/uv pyproject.toml requirements.lock
 	$(INSTALL) --editable '.[dashboard,notebook]'
+	@touch $@
+
+# The OTLP receiver that exporters are tested against needs an older opentelemetry-proto than the exporter does.
+$(VENV)/.agent: $(BIN)/uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/agent
+	$(BIN)/uv pip install --quiet --python $(VENV)/agent/bin/python ddapm-test-agent==1.69.1
 	@touch $@
 
 $(VENV)/.test: $(BIN)/uv pyproject.toml requirements.lock

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -52,6 +52,48 @@ def our_journal(place: Place, *, caller_only: bool) -> Iterator[Run]:
     journal.close()
 
 
+class Sink:
+    """An exporter that throws away what it is given."""
+
+    def export(self, records: Sequence[Any]) -> None: ...
+
+    def flush(self, timeout_s: float) -> bool:
+        return True
+
+    def close(self) -> None: ...
+
+
+def telling_exporters(place: Place, *sinks: Sink) -> Iterator[Run]:
+    from toolkit.monitor.exporters import export_to, flush_exports
+    from toolkit.monitor.exporters.switch import exporting
+
+    outcomes = outcomes_of(place)
+    export_to(*sinks)
+    tell = exporting(None)
+
+    def run(n: int) -> Reading:
+        cpu_s = wall_s = 0.0
+        for _ in range(n):
+            cpu, wall = time.thread_time(), time.perf_counter()
+            for outcome in outcomes:
+                tell(outcome)
+            cpu_s += time.thread_time() - cpu
+            wall_s += time.perf_counter() - wall
+            flush_exports()
+        return Reading(cpu_s / n / BLOCK, wall_s / n / BLOCK)
+
+    yield run
+    export_to()
+
+
+def exporters_off(place: Place) -> Iterator[Run]:
+    return telling_exporters(place)
+
+
+def three_exporters(place: Place) -> Iterator[Run]:
+    return telling_exporters(place, Sink(), Sink(), Sink())
+
+
 def prometheus(place: Place) -> Iterator[Run]:
     from prometheus_client import CollectorRegistry, Histogram
 
@@ -98,10 +140,13 @@ def log_line(place: Place) -> Iterator[Run]:
 
 
 CALLER, ALL_IN = "journal, caller's thread", "journal, all in"
+OFF, ON = "exporters, all off", "three exporters, caller's thread"
 PROMETHEUS, SPAN = "prometheus_client labels + observe", "OpenTelemetry span, exported nowhere"
 
 NOTES = {
     "recording on the caller's thread": "an append is a deque's and a flag's; the first after a pause wakes the journal's thread.",
+    "exporters that are off": "a call of a function and a look at an empty tuple.",
+    "three exporters on the caller's thread": "an object and three appends to queues; the first after a pause wakes three threads.",
     "recording all in": "a row has some fifty columns: the prompt's hash, the row itself and SQLite's insert into a table with three indices and a unique key.",
 }
 
@@ -119,10 +164,14 @@ def tables() -> tuple[Table, ...]:
                 Contestant("logging to a file", log_line, per=BLOCK),
                 Contestant(CALLER, partial(our_journal, caller_only=True), ("model-comparison-toolkit",), per=BLOCK),
                 Contestant(ALL_IN, partial(our_journal, caller_only=False), per=BLOCK),
+                Contestant(OFF, exporters_off, per=BLOCK),
+                Contestant(ON, three_exporters, per=BLOCK),
             ),
             goals=(
                 Goal("recording on the caller's thread", CALLER, PROMETHEUS, 2.0),
                 Goal("recording all in", ALL_IN, SPAN, 1.0),
+                Goal("exporters that are off", OFF, PROMETHEUS, 0.05),
+                Goal("three exporters on the caller's thread", ON, PROMETHEUS, 2.0),
             ),
         ),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 EXTRAS = ("dashboard", "notebook", "fast", "redis", "postgres", "vertex", "otel", "sentry", "prometheus", "prices", "dask", "ray", "test")
 FROM_PYPI = {
-    "cohere", "ddapm-test-agent", "genai-prices", "gguf", "google-genai", "llmock", "nbval", "ollama", "openai", "playwright", "pyreqwest", "ray",
+    "cohere", "genai-prices", "gguf", "google-genai", "llmock", "nbval", "ollama", "openai", "playwright", "pyreqwest", "ray",
     "replicate", "scipy-stubs", "xllamacpp",
 }  # fmt: skip
 """What conda-forge does not carry."""

@@ -14,7 +14,7 @@ from toolkit import defaults
 REAL_CONNECT = socket.socket.connect
 PROVIDERS = (
     "TOOLKIT_", "OPENAI_", "OLLAMA_", "LMSTUDIO_", "LM_API", "OPENROUTER_", "NEXT_PUBLIC_", "HF_", "HUGGING", "AZURE_OPENAI_", "CO_API_", "COHERE_",
-    "REPLICATE_", "GOOGLE_", "GEMINI_", "GCLOUD_",
+    "OTEL_", "SENTRY_", "REPLICATE_", "GOOGLE_", "GEMINI_", "GCLOUD_",
 )  # fmt: skip
 KEPT_VARIABLES = {"TOOLKIT_FORBID_SKIPS"}
 

@@ -20,6 +20,7 @@ SMALL = {
     "streamed_token": {"tokens": 40},
     "cache_hit": {"entries": 20},
     "grid": {"prompts": 3},
+    "growth": {"sizes": (8, 16)},
 }
 OUR_NAMES = ("toolkit", "tk.", "journal")
 

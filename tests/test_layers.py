@@ -6,15 +6,16 @@ import pathlib
 import pytest
 
 ROWS = [
-    {"render", "hints"},
+    {"render", "hints", "rates"},
     {"errors", "types"},
-    {"settings", "keys", "stats", "pricing"},
+    {"settings", "keys", "stats", "pricing", "schemas"},
     {"wire", "cache", "monitor", "charts"},
     {"providers"},
-    {"call", "transports", "routing"},
+    {"timing", "transports", "routing"},
+    {"call"},
     {"drive"},
-    {"client"},
-    {"comparison"},
+    {"client", "widgets"},
+    {"comparison", "doctor", "installation"},
     {"defaults", "testing", "journal_commands"},
     {"cli"},
 ]

@@ -12,7 +12,20 @@ import yaml
 
 ROOT = pathlib.Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-HEAVY = {"numpy", "pandas", "polars", "plotly", "joblib", "scipy", "streamlit", "ipywidgets", "IPython", "opentelemetry", "sentry_sdk"}
+HEAVY = {
+    "numpy",
+    "pandas",
+    "polars",
+    "plotly",
+    "joblib",
+    "scipy",
+    "streamlit",
+    "ipywidgets",
+    "IPython",
+    "opentelemetry",
+    "sentry_sdk",
+    "prometheus_client",
+}
 
 
 def names(requirements):

@@ -153,9 +153,9 @@ class Threads:
             assert "".join(event.text for event in pieces if event.kind == "text") == end.completion.text
             return end.completion
 
-    def do(self, name, *arguments):
+    def do(self, name, *arguments, **options):
         with Client(**self.options["client"]) as client:
-            done = getattr(client, name)(*arguments)
+            done = getattr(client, name)(*arguments, **options)
             return list(done) if name == "pull_model" else done
 
 
@@ -179,12 +179,12 @@ class Loop:
 
         return asyncio.run(main())
 
-    def do(self, name, *arguments):
+    def do(self, name, *arguments, **options):
         async def main():
             async with AsyncClient(**self.options["client"]) as client:
                 if name == "pull_model":
                     return [step async for step in client.pull_model(*arguments)]
-                return await getattr(client, name)(*arguments)
+                return await getattr(client, name)(*arguments, **options)
 
         return asyncio.run(main())
 
@@ -302,6 +302,13 @@ def test_a_connection_closed_while_keep_alive_was_promised_is_replaced_silently(
         assert len(case.asked(server)) == 4
 
 
+def test_a_service_that_hangs_up_after_each_answer_is_connected_to_again(driver, case, stream):
+    with case.service(fault=changed(hang_up=True)).serve() as server:
+        options = asker(driver, case, server).options["client"]
+        answers = several(driver, options, f"{case.provider}/{case.model}", stream, 3)
+    assert [(answer.text, answer.attempts) for answer in answers] == [(TEXT, 1)] * 3
+
+
 def several(driver, options, model, stream, times):
     """Ask several times with one client."""
     if driver is Threads:
@@ -364,6 +371,8 @@ def test_whatever_an_error_body_is_made_of_its_words_are_found(driver, case, str
         ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
         ({"retry-after": "2"}, 2.0),
         ({"retry-after": "Wed, 21 Oct 2099 07:28:00 GMT"}, pytest.approx(2.3e9, rel=0.2)),
+        ({"retry-after": "0.25"}, 0.25),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, None),
         ({"retry-after": "soon"}, None),
         ({}, None),
     ],
@@ -592,6 +601,30 @@ def test_a_model_is_pulled_and_deleted(driver):
         assert "new:1b" not in [model.id for model in asking.do("list_models", "ollama")]
         with pytest.raises(NotFoundError, match="new:1b"):
             asking.do("delete_model", "ollama/new:1b")
+
+
+def test_a_model_is_loaded_shown_and_unloaded(driver):
+    with OllamaService().serve() as server:
+        asking = asker(driver, OLLAMA, server)
+        assert [model.loaded for model in asking.do("list_models", "ollama")] == [False]
+        assert asking.do("load_model", "ollama/alpine:4b", context_tokens=8192) == pytest.approx(1.203)
+        (model,) = asking.do("list_models", "ollama")
+        assert (model.loaded, model.context_tokens) == (True, 8192)
+        shown = asking.do("show_model", "ollama/alpine:4b")
+        assert (shown.context_tokens, shown.detail["capabilities"]) == (131_072, ["completion", "tools"])
+        asking.do("unload_model", "ollama/alpine:4b")
+        assert [model.loaded for model in asking.do("list_models", "ollama")] == [False]
+
+
+@pytest.mark.parametrize("name", ["load_model", "show_model", "unload_model"])
+def test_a_model_that_is_not_there_can_be_pulled_first(driver, name):
+    with OllamaService().serve() as server, pytest.raises(NotFoundError, match=r"pull_model\('ollama/nowhere'\)"):
+        asker(driver, OLLAMA, server).do(name, "ollama/nowhere")
+
+
+def test_an_old_ollama_does_not_tell_what_is_loaded(driver):
+    with OllamaService(old=True).serve() as server:
+        assert [model.loaded for model in asker(driver, OLLAMA, server).do("list_models", "ollama")] == [None]
 
 
 @pytest.mark.parametrize("lines", [[{"status": "pulling manifest"}], []])

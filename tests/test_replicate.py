@@ -13,7 +13,8 @@ from toolkit import AsyncClient, Client
 from toolkit.cache import ResponseCache
 from toolkit.drive import ThreadDriver
 from toolkit.errors import ConfigError, ProviderTimeoutError, ReplyError, ServerError, StreamInterrupted, UnreachableError
-from toolkit.providers.replicate import Replicate, read_addresses, read_pause
+from toolkit.providers.replicate import Replicate, read_pause
+from toolkit.providers.replicate_answers import read_addresses
 from toolkit.transports import ThreadTransports
 from toolkit.types import ChatRequest, Image, ImagePart, ImageRequest, Message, TextPart, ToolCall
 from toolkit.wire.retry import NO_RETRY, Retry

@@ -136,9 +136,10 @@ def test_an_answer_of_the_last_tier_is_promoted_to_all_before_it(tmp_path):
     assert cache.get("key").tier == "memory"
 
 
-def test_only_a_cache_with_more_than_memory_blocks(tmp_path):
+def test_only_a_cache_with_a_store_that_may_wait_for_a_network_blocks(tmp_path):
     assert not ResponseCache().blocks
-    assert ResponseCache(tmp_path).blocks
+    assert not ResponseCache(tmp_path).blocks
+    assert ResponseCache(tmp_path, url="redis://127.0.0.1:1/0").blocks
 
 
 def test_making_a_cache_touches_no_disk(tmp_path):

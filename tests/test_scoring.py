@@ -117,3 +117,15 @@ def test_a_wrong_verdict_is_told():
         result.verdict()
     with pytest.raises(ConfigError, match="latency_s"):
         result.verdict("speed")
+
+
+def test_prompts_without_a_score_are_left_out_of_a_verdict_and_n_says_so():
+    one, two = script("yes", lambda prompt, body: "yes"), script("no", lambda prompt, body: "no, never")
+    prompts = [f"p{i}" for i in range(8)]
+    scores = {"some": lambda completion, reference: math.nan if "5" in str(completion.text) else float(len(completion.text))}
+    script("yes", lambda prompt, body: f"yes {prompt}")
+    row = tk.compare([one, two], prompts, scorers=scores).verdict("some").iloc[0]
+    assert row["n"] == 7
+    nothing = tk.compare([one, two], prompts, scorers={"none": lambda completion, reference: None}).verdict("none").iloc[0]
+    assert (nothing["n"], nothing["decided"]) == (0, False)
+    assert "can't be compared" in nothing["sentence"]

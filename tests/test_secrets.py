@@ -7,11 +7,13 @@ import logging
 import traceback
 
 import pytest
+from google.oauth2.credentials import Credentials
 
 from servers.http import CUT, Answer, Server, json_answer
 from test_providers_contract import CASES
 from toolkit import AsyncClient, Client
-from toolkit.errors import AuthError, ToolkitError
+from toolkit.errors import AuthError, ConfigError, ToolkitError
+from toolkit.providers.google_tokens import GoogleTokens
 from toolkit.providers.key import KeySource
 from toolkit.providers.registry import PROVIDERS
 from toolkit.wire.retry import Retry
@@ -235,4 +237,50 @@ def test_a_function_that_fails_with_an_old_key_on_its_lips_does_not_show_it():
     assert source.get() == KEY
     with pytest.raises(AuthError, match=r"\[key\] has expired") as caught:
         source.get()
+    assert not [text for text in faces(caught.value) if HEAD in text]
+
+
+def test_a_function_that_fails_with_a_secret_that_nobody_knows_does_not_show_it_either():
+    def renew():
+        try:
+            json.loads('{"client_secret": "' + KEY)
+        except ValueError as error:
+            error.add_note("while reading the credentials")
+            raise LookupError("no new key") from error
+
+    with pytest.raises(AuthError, match="no new key") as caught:
+        KeySource(renew, "demo").get()
+    assert not [text for text in faces(caught.value) if HEAD in text]
+
+
+@pytest.mark.parametrize("status", [400, 401, 500, 503])
+def test_a_token_service_that_repeats_what_it_was_sent_shows_it_nowhere(status):
+    body = {"error": "invalid_grant", "error_description": f"{KEY} has expired", "sent": [KEY, KEY[::-1]]}
+    with Server(lambda _request: json_answer(body, status)) as server:
+        credentials = Credentials(
+            None, refresh_token=KEY, client_secret=KEY[::-1], client_id="me", token_uri=f"{server.url}/token"
+        )  # fmt: skip
+        with pytest.raises(AuthError) as caught:
+            GoogleTokens(credentials).refresh()
+        assert KEY.encode() in server.requests[0].body
+    assert not [text for text in faces(caught.value) if HEAD in text or KEY[::-1][:10] in text]
+
+
+def test_a_broken_file_of_credentials_is_not_quoted(tmp_path, monkeypatch):
+    file = tmp_path / "credentials.json"
+    file.write_text(json.dumps({"type": "authorized_user", "refresh_token": KEY, "client_secret": KEY})[:-1])
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    with pytest.raises(ConfigError) as caught:
+        GoogleTokens().refresh()
+    assert not [text for text in faces(caught.value) if HEAD in text]
+
+
+def test_a_private_key_that_can_not_be_read_is_not_quoted(tmp_path, monkeypatch):
+    secret = f"-----BEGIN PRIVATE KEY-----\n{KEY}\n-----END PRIVATE KEY-----\n"
+    facts = {"type": "service_account", "client_email": "me@x.invalid", "token_uri": "http://127.0.0.1:9/token", "private_key": secret}
+    file = tmp_path / "credentials.json"
+    file.write_text(json.dumps(facts))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    with pytest.raises(ConfigError) as caught:
+        GoogleTokens().refresh()
     assert not [text for text in faces(caught.value) if HEAD in text]

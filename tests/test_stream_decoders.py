@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from toolkit.errors import ReplyError, ToolkitError
 from toolkit.providers.azure import Azure
 from toolkit.providers.cohere import Cohere
+from toolkit.providers.lmstudio import LMStudio
 from toolkit.providers.ollama import Ollama
 from toolkit.providers.openai_compatible import OpenAICompatible
 from toolkit.types import ChatRequest, Message
@@ -17,7 +18,13 @@ from toolkit.wire import fastjson
 from toolkit.wire.stream import LineDecoder, SSEDecoder, Surrogates
 
 REQUEST = ChatRequest(model="m", messages=(Message(role="user", content="hi"),))
-PROVIDERS = {"azure": Azure(base_url="https://r.invalid"), "chat": OpenAICompatible(), "cohere": Cohere(), "ollama": Ollama()}
+PROVIDERS = {
+    "azure": Azure(base_url="https://r.invalid"),
+    "chat": OpenAICompatible(),
+    "cohere": Cohere(),
+    "lmstudio": LMStudio(base_url="http://localhost:1234/api/v1"),  # its native chat
+    "ollama": Ollama(),
+}
 
 NASTY = {
     "line feeds": b"data: {}\n\ndata: 2\n\n",
@@ -196,7 +203,7 @@ def read(provider, chunks):
 
 
 ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["message.delta", "chat.end"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
@@ -244,6 +251,10 @@ FIELDS = [
     "content_filter_results",
     "prompt_filter_results",
     "filtered",
+    "result",
+    "output",
+    "stats",
+    "model_instance_id",
 ]
 LIKELY_JSON = st.recursive(
     ANY_JSON, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4), max_leaves=12
@@ -283,7 +294,7 @@ def test_no_text_is_lost_wherever_the_network_cuts(name, words, size, ascii_only
     data = data.replace(b"\n", b"\r\n") if crlf else data
     text, end = read(PROVIDERS[name], slices(data, size))
     assert text == end.text == "".join(words)
-    assert end.finish_reason == "stop"
+    assert end.finish_reason == ("unknown" if name == "lmstudio" else "stop")
 
 
 def stream_of(name, words):
@@ -292,6 +303,11 @@ def stream_of(name, words):
         return [
             *({"type": "content-delta", "delta": delta} for delta in deltas),
             {"type": "message-end", "delta": {"finish_reason": "COMPLETE"}},
+        ]
+    if name == "lmstudio":
+        return [
+            *({"type": "message.delta", "content": word} for word in words),
+            {"type": "chat.end", "result": {"output": [], "stats": {}}},
         ]
     if name != "ollama":
         return [*({"choices": [{"delta": {"content": word}}]} for word in words), {"choices": [{"delta": {}, "finish_reason": "stop"}]}]

@@ -32,7 +32,7 @@ SINGLE = {name: exchange for name, exchange in ALL.items() if name not in STEPS}
 PULLS = {name for name, exchange in SINGLE.items() if exchange["request"]["path"] == "/api/pull"}
 LISTS = {name for name, exchange in SINGLE.items() if "models" in exchange["expect"] and not name.startswith("vertex")}
 PICTURES = {name for name, exchange in SINGLE.items() if exchange["request"]["path"].endswith("/images/generations")}
-CHAT_PATHS = ("/chat/completions", "/api/chat", "/api/generate", "/v2/chat", ":generateContent", ":streamGenerateContent")
+CHAT_PATHS = ("/chat/completions", "/api/v1/chat", "/api/chat", "/api/generate", "/v2/chat", ":generateContent", ":streamGenerateContent")
 CHATS = sorted(name for name, exchange in SINGLE.items() if exchange["request"]["path"].partition("?")[0].endswith(CHAT_PATHS))
 SPEAKERS = {"lms": LMStudio, "or": OpenRouter, "hf": HuggingFace}  # by the first word of a name; the others speak the bare dialect
 STREAMS = [name for name in CHATS if "frames" in ALL[name]["response"]]
@@ -66,6 +66,8 @@ def kind_and_path(exchange):
         return Vertex, path.partition("/publishers/")[0]  # where a project is named in the address
     if name.startswith("replicate"):
         return Replicate, "/v1"
+    if path == "/api/v1/chat":
+        return LMStudio, "/api/v1"
     if path.endswith("/chat/completions"):
         return SPEAKERS.get(name.partition("-")[0], OpenAICompatible), path.removesuffix("/chat/completions")
     return Ollama, ""
@@ -106,7 +108,7 @@ def check(expected, end, streamed_text=None):
 def check_reply(expected, reply):
     assert reply.text == expected["text"]
     assert reply.reasoning == expected.get("reasoning", "")
-    assert reply.finish_reason == expected["finish_reason"]
+    assert reply.finish_reason == (expected["finish_reason"] or "unknown")
     check_usage(expected, reply)
     calls = [ToolCall(**call) for call in expected.get("tool_calls", [])]
     assert list(reply.tool_calls) == calls

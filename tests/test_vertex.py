@@ -27,8 +27,9 @@ from toolkit.errors import (
     StreamInterrupted,
     UnreachableError,
 )
+from toolkit.providers.gemini_answers import FINISH_REASONS, GeminiDecoder
 from toolkit.providers.google_tokens import GoogleTokens
-from toolkit.providers.vertex import FINISH_REASONS, GeminiDecoder, Vertex
+from toolkit.providers.vertex import Vertex
 from toolkit.transports import ThreadTransports
 from toolkit.types import ChatRequest, Image, ImagePart, ImageRequest, Kept, Message, TextPart, TokenLogprob, ToolCall, Usage
 from toolkit.wire.retry import NO_RETRY

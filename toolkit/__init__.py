@@ -23,6 +23,7 @@ __all__ = [
     "Image",
     "ImagePart",
     "ImageResult",
+    "Judge",
     "Message",
     "Model",
     "ModelInfo",
@@ -40,23 +41,49 @@ __all__ = [
     "compare",
     "delete_model",
     "errors",
+    "estimate_cost",
     "generate_image",
     "generate_text",
     "health_check",
     "list_models",
+    "load_comparison",
+    "load_model",
     "monitor",
+    "playground",
     "pull_model",
+    "replay",
+    "setup",
+    "show_model",
     "stats",
     "stream_text",
     "testing",
+    "unload_model",
 ]
 
 if TYPE_CHECKING:
     from . import cache, charts, errors, monitor, stats, testing
     from .client import AsyncClient, Client
+    from .comparison.capsule import load_comparison, replay
     from .comparison.comparison import Comparison
     from .comparison.grid import Model
-    from .defaults import acompare, compare, delete_model, generate_image, generate_text, health_check, list_models, pull_model, stream_text
+    from .comparison.judge import Judge
+    from .defaults import (
+        acompare,
+        compare,
+        delete_model,
+        estimate_cost,
+        generate_image,
+        generate_text,
+        health_check,
+        list_models,
+        load_model,
+        pull_model,
+        show_model,
+        stream_text,
+        unload_model,
+    )
+    from .defaults import playground as playground
+    from .defaults import setup as setup
     from .pricing import Price
     from .types import (
         Completion,
@@ -80,9 +107,12 @@ HOMES = {
     "AsyncClient": "client",
     "Client": "client",
     "Comparison": "comparison.comparison",
+    "Judge": "comparison.judge",
     "Model": "comparison.grid",
     "Price": "pricing",
     "Retry": "wire.retry",
+    "load_comparison": "comparison.capsule",
+    "replay": "comparison.capsule",
     **dict.fromkeys(
         (
             "Completion",
@@ -106,12 +136,19 @@ HOMES = {
             "acompare",
             "compare",
             "delete_model",
+            "estimate_cost",
             "generate_image",
             "generate_text",
             "health_check",
             "list_models",
+            "load_model",
             "pull_model",
+            "show_model",
+            "playground",
+            "pull_model",
+            "setup",
             "stream_text",
+            "unload_model",
         ),
         "defaults",
     ),

@@ -1,6 +1,6 @@
 """One call as steps: look up, join, send, wait, keep. The heart of the toolkit; no I/O happens here.
 
-Every second of a call is booked to exactly one part (see ``Ledger``), so the parts of its timing add up to the total.
+Every second of a call is booked to exactly one part (see ``timing.Ledger``), so the parts of its timing add up to the total.
 """
 
 from __future__ import annotations
@@ -31,14 +31,16 @@ from .keys import Wire, key_of
 from .monitor.outcomes import CallContext, Outcome
 from .pricing import Price, cost_of
 from .providers.base import DEFAULT_TIMEOUT_S, Provider, Reader
+from .timing import Ledger, LoopDelays
 from .types import CacheMode, ChatRequest, Completion, ImageReply, ImageRequest, ImageResult, Kept, Provenance, Reply, StreamEvent, Timing
 from .wire.limiter import Limiter
 from .wire.retry import Retry
-from .wire.steps import Emit, Join, Keep, Lookup, Read, Sleep, Steps, T
+from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Sleep, Steps, T
 
 __all__ = ["ChatQuestion", "ImageQuestion", "Policy", "Question", "ask", "exchange"]
 
 DEFAULT_RETRY = Retry()
+SHORTEST_READ_S = 0.001  # a limit of zero would mean: don't wait at all
 
 ResultT = TypeVar("ResultT", Completion, ImageResult)
 ResultT_co = TypeVar("ResultT_co", covariant=True)
@@ -55,8 +57,8 @@ class Policy:
     record_content: bool = True
     clock: Callable[[], float] = time.perf_counter
     wall: Callable[[], float] = time.time
-    stalled: Callable[[], float] = lambda: 0.0
-    """Seconds the event loop was late so far, in all."""
+    delays: LoopDelays | None = None
+    """Of the event loop, where there is one."""
 
 
 class CallIds:
@@ -78,82 +80,6 @@ class CallIds:
 new_call_id = CallIds()
 
 
-class Ledger:
-    """Books the time of a call: each ``book_*`` takes everything since the one before."""
-
-    __slots__ = ("attempt_s", "clock", "consumer_s", "failed_s", "last", "limiter_s", "lookup_s", "pieces", "sleep_s", "start")
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.clock = clock
-        self.start = self.last = clock()
-        self.lookup_s = self.limiter_s = self.sleep_s = self.failed_s = self.attempt_s = self.consumer_s = 0.0
-        self.pieces: list[tuple[float, Any, int]] = []  # seconds into the attempt, channel, characters
-
-    def lap(self) -> float:
-        now = self.clock()
-        passed, self.last = now - self.last, now
-        return passed
-
-    def book_lookup(self) -> None:
-        self.lookup_s += self.lap()
-
-    def book_limiter(self) -> None:
-        self.limiter_s += self.lap()
-
-    def book_sleep(self) -> None:
-        self.sleep_s += self.lap()
-
-    def book_attempt(self) -> None:
-        self.attempt_s += self.lap()
-
-    def book_consumer(self) -> None:
-        self.consumer_s += self.lap()
-
-    def book_failure(self) -> None:
-        """Move the attempt under way to the failed ones."""
-        self.book_attempt()
-        self.failed_s += self.attempt_s
-        self.attempt_s = 0.0
-        self.pieces.clear()
-
-    def timing(self, kept: Kept | None, stall_s: float) -> Timing:
-        """Sum up; ``kept`` is the answer asked for in this call, ``None`` when there was none."""
-        parts = self.lookup_s + self.limiter_s + self.sleep_s + self.failed_s + self.attempt_s + self.consumer_s
-        return Timing(
-            total_s=parts,
-            lookup_s=self.lookup_s,
-            limiter_wait_s=self.limiter_s,
-            retry_sleep_s=self.sleep_s,
-            failed_attempts_s=self.failed_s,
-            latency_s=self.attempt_s if kept else None,
-            consumer_s=self.consumer_s,
-            ttft_s=kept.ttft_s if kept else None,
-            ttfa_s=kept.ttfa_s if kept else None,
-            inter_token_s=gaps(kept.pieces) if kept and kept.pieces else (),
-            output_tokens_per_s=tokens_per_s(kept) if kept and kept.pieces else None,
-            loop_stall_s=stall_s,
-        )
-
-
-def gaps(pieces: tuple[tuple[float, Any, int], ...]) -> tuple[float, ...]:
-    """Seconds between the arrivals of a stream; pieces that came in one read are one arrival."""
-    times = [piece[0] for piece in pieces]
-    return tuple(later - earlier for earlier, later in itertools.pairwise(times) if later > earlier)
-
-
-def tokens_per_s(kept: Kept) -> float | None:
-    """Output tokens after the first arrival, over the time from the first arrival to the last.
-
-    Servers put several tokens into a piece, so the count comes from the usage, shared out by characters.
-    """
-    first, last = kept.pieces[0][0], kept.pieces[-1][0]
-    tokens, characters = kept.reply.usage.output_tokens, sum(size for _, _, size in kept.pieces)
-    if tokens is None or last <= first or not characters:
-        return None
-    later = sum(size for at, _, size in kept.pieces if at > first)
-    return tokens * later / characters / (last - first)
-
-
 # --- what can be asked -----------------------------------------------------------------------------------------------------
 
 
@@ -171,20 +97,21 @@ class Question(Protocol[ResultT_co]):
         """Ask the service for a whole answer."""
         ...
 
-    def check(self, reply: Any) -> None:  # what ``answer`` gives
-        """Raise where an answer is not what was asked for: it is not kept then."""
+    def parse(self, reply: Any) -> Any:  # what ``answer`` gives; whatever the caller's schema describes
+        """Read the value in an answer; raise where it is not what was asked for: such an answer is not kept."""
         ...
 
-    def result(self, reply: Any, facts: dict[str, Any]) -> ResultT_co:  # what ``answer`` gives; fields of any result
+    def result(self, reply: Any, parsed: Any, facts: dict[str, Any], /) -> ResultT_co:  # of ``answer`` and ``parse``; fields of any result
         """Make what the caller gets."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ChatQuestion:
-    """Asks for words."""
+    """Asks for words; ``read`` makes a value of an answer's text where the request has a schema."""
 
     request: ChatRequest
+    read: Callable[[str], Any] = json.loads  # whatever the schema describes
 
     def wire(self, provider: Provider) -> Wire:
         return provider.wire(self.request)
@@ -192,13 +119,21 @@ class ChatQuestion:
     def answer(self, provider: Provider, wire: Wire) -> Steps[Reply]:
         return provider.answer(self.request, wire)
 
-    def check(self, reply: Reply) -> None:
-        parsed(self.request, reply)
+    def parse(self, reply: Reply) -> Any:  # whatever the schema describes
+        if self.request.schema is None or reply.finish_reason == "tool_calls":
+            return None
+        try:
+            return self.read(reply.text)
+        except (ValueError, RecursionError) as exc:
+            model, why = self.request.model, "it was cut by max_tokens" if reply.finish_reason == "length" else str(exc)
+            raise ReplyError(
+                f"the answer of {model} is not the JSON that schema= asks for: {why}", model=model, partial=reply.text
+            ) from exc
 
-    def result(self, reply: Reply, facts: dict[str, Any]) -> Completion:
+    def result(self, reply: Reply, parsed: Any, facts: dict[str, Any], /) -> Completion:  # see parse
         return Completion(
             reasoning=reply.reasoning,
-            parsed=parsed(self.request, reply),
+            parsed=parsed,
             tool_calls=reply.tool_calls,
             finish_reason=reply.finish_reason,
             logprobs=reply.logprobs,
@@ -218,10 +153,10 @@ class ImageQuestion:
     def answer(self, provider: Provider, wire: Wire) -> Steps[ImageReply]:
         return provider.make_images(self.request, wire)
 
-    def check(self, reply: ImageReply) -> None:
+    def parse(self, reply: ImageReply) -> None:
         """A provider that finds no picture in an answer has said so already."""
 
-    def result(self, reply: ImageReply, facts: dict[str, Any]) -> ImageResult:
+    def result(self, reply: ImageReply, _parsed: None, facts: dict[str, Any], /) -> ImageResult:
         return ImageResult(images=reply.images, **facts)
 
 
@@ -239,7 +174,6 @@ class Call:
     ledger: Ledger
     at: float
     call_id: str
-    stall_at_start: float
     stream: bool
     emit: bool
     replay_recorded: bool
@@ -247,15 +181,15 @@ class Call:
     key: str | None = None
     attempts: int = 0
     emitted: bool = False
+    provenance: Provenance = "live"
 
     @property
     def request(self) -> ChatRequest | ImageRequest:
         return self.question.request
 
-    def stall_s(self) -> float:
-        return self.policy.stalled() - self.stall_at_start
-
-    def record(self, timing: Timing, *, completion: Completion | ImageResult | None = None, error: BaseException | None = None) -> None:
+    def record(
+        self, timing: Timing, *, completion: Completion | ImageResult | None = None, error: BaseException | None = None, partial: str = ""
+    ) -> None:
         self.policy.record(
             Outcome(
                 at=self.at,
@@ -265,7 +199,9 @@ class Call:
                 timing=timing,
                 completion=completion,
                 error=error,
-                attempts=max(self.attempts, 1) if completion is None else completion.attempts,
+                partial=partial,
+                provenance=self.provenance,
+                attempts=completion.attempts if completion is not None else self.attempts if error is None else max(self.attempts, 1),
                 base_url=self.provider.shown_url,
                 key=self.key,
                 record_content=self.policy.record_content,
@@ -293,19 +229,22 @@ def ask(
         question=question,
         context=context,
         policy=policy,
-        ledger=Ledger(policy.clock),
+        ledger=Ledger(policy.clock, policy.delays),
         at=policy.wall(),
         call_id=new_call_id(),
-        stall_at_start=policy.stalled(),
         stream=stream or emit,
         emit=emit,
         replay_recorded=replay_recorded,
     )
     try:
         completion: ResultT = yield from answer(call, cache)
+    except ReaderLeft as left:
+        call.record(call.ledger.timing(None, left=call.attempts > 0), partial=left.partial)
+        raise
     except BaseException as error:  # recorded and raised on, an interrupt too
         if not isinstance(error, ConfigError):
-            call.record(call.ledger.timing(None, call.stall_s()), error=error)
+            call.ledger.give_up()
+            call.record(call.ledger.timing(None), error=error)
         raise
     call.record(completion.timing, completion=completion)
     if emit and isinstance(completion, Completion):
@@ -320,7 +259,12 @@ def answer(call: Call, cache: CacheMode) -> Steps[Any]:
     if cache is True or cache == "only":
         found = yield Lookup(call.key)
         if found is not MISS:
-            return (yield from replay(call, found))
+            try:
+                return (yield from replay(call, found))
+            except ReplyError:  # kept for a dict, which asks for any JSON; a type in the same words checks it
+                if cache == "only":
+                    raise
+                return (yield from live(call, keep=True))
         if cache == "only":
             raise CacheMiss(f"no answer of {call.context.model} to this prompt is kept; ask with cache=True")
     if cache is not True or call.emit:
@@ -331,7 +275,7 @@ def answer(call: Call, cache: CacheMode) -> Steps[Any]:
         flight = yield Join(call.key)
         if isinstance(flight, Landed):
             call.ledger.book_lookup()
-            return finish(call, flight.kept, "coalesced")
+            return finish(call, flight.kept, call.question.parse(flight.kept.reply), "coalesced")
         if isinstance(flight, Failed):
             raise flight.error
     return (yield from lead(call, flight))
@@ -365,7 +309,8 @@ def lead(call: Call, flight: Flight[Kept]) -> Steps[Any]:
 
 def replay(call: Call, found: Found) -> Steps[Any]:
     """Give a kept answer again: at once, or with the pauses of the first time."""
-    kept = found.kept
+    kept, parsed = found.kept, call.question.parse(found.kept.reply)
+    call.provenance = "replayed"
     call.ledger.book_lookup()
     if call.emit:
         clock = 0.0
@@ -374,9 +319,8 @@ def replay(call: Call, found: Found) -> Steps[Any]:
                 yield Sleep(at - clock)
                 clock = at
                 call.ledger.book_lookup()
-            yield Emit([event])
-            call.ledger.book_consumer()
-    return finish(call, kept, "replayed", found)
+            yield from emitted(call, [event])
+    return finish(call, kept, parsed, "replayed", found)
 
 
 def replayed_events(kept: Kept) -> list[tuple[float, StreamEvent]]:
@@ -398,8 +342,6 @@ def live(call: Call, *, keep: bool, landed: Callable[[Kept], None] | None = None
     """Ask the service, again where that can help, and keep the answer."""
     reply = yield from attempts(call)
     ledger = call.ledger
-    ttft = next((at for at, kind, _ in ledger.pieces), None)
-    ttfa = next((at for at, kind, _ in ledger.pieces if kind == "text"), None)
     price = None if reply.cost_usd is not None else price_of(call, reply)
     cost = reply.cost_usd if price is None else cost_of(reply.usage, price)
     if cost is None and call.provider.free:
@@ -408,20 +350,20 @@ def live(call: Call, *, keep: bool, landed: Callable[[Kept], None] | None = None
         reply=reply,
         at=call.at,
         latency_s=ledger.attempt_s,
-        ttft_s=ttft,
-        ttfa_s=ttfa,
+        ttft_s=ledger.first_s(),
+        ttfa_s=ledger.first_s("text"),
         pieces=tuple(ledger.pieces),
         cost_usd=cost,
         price_date=price.date if price else None,
     )
-    call.question.check(reply)  # an answer that breaks its schema is shown to the caller, and not kept
+    parsed = call.question.parse(reply)  # an answer that breaks its schema is shown to the caller, and not kept
     if keep and reply.keepable:
         assert call.key is not None
         yield Keep(call.key, kept)
     if landed is not None:
         landed(kept)
     ledger.book_lookup()
-    return finish(call, kept, "live")
+    return finish(call, kept, parsed, "live")
 
 
 def price_of(call: Call, reply: Reply | ImageReply) -> Price | None:
@@ -446,8 +388,10 @@ def attempts(call: Call) -> Steps[Reply | ImageReply]:
         call.attempts += 1
         ledger.book_lookup()
         while not limiter.enter():
-            yield Sleep(limiter.PAUSE_S)
-            ledger.book_limiter()
+            try:
+                yield Sleep(limiter.PAUSE_S)
+            finally:
+                ledger.book_limiter()
         refused = answered = False
         try:
             if call.stream:
@@ -459,17 +403,19 @@ def attempts(call: Call) -> Steps[Reply | ImageReply]:
             error = translated(exc, call.provider, call.request.model)
             refused = isinstance(error, RateLimitError)
         finally:  # after an interrupt too
+            ledger.book_attempt()
             limiter.leave(refused=refused, answered=answered)
         if answered:
-            ledger.book_attempt()
             return reply
-        ledger.book_failure()
+        ledger.discard_attempt()
         error.attempts, error.emitted = call.attempts, call.emitted
         pause = None if call.emitted else retry.wait(error, call.attempts, ledger.sleep_s)
         if pause is None:
             raise error
-        yield Sleep(pause)
-        ledger.book_sleep()
+        try:
+            yield Sleep(pause)
+        finally:
+            ledger.book_sleep()
 
 
 def streamed(call: Call) -> Steps[Reply]:
@@ -478,19 +424,29 @@ def streamed(call: Call) -> Steps[Reply]:
     assert call.wire is not None
     assert isinstance(request, ChatRequest), "pictures are not streamed"
     reader = provider.reader(request)
-    response = yield from provider.answer_stream(request, call.wire, reader, lambda response: read_stream(call, reader, response))
-    reply = reader.close()
-    if reader.tail:
-        yield from arrived(call, reader.tail)
+    try:
+        response = yield from provider.answer_stream(request, call.wire, reader, lambda response: read_stream(call, reader, response))
+        reply = reader.close()
+        if reader.tail:
+            yield from arrived(call, reader.tail)
+    except ReaderLeft as left:
+        left.partial = reader.text
+        raise
+    except httpx.ReadTimeout as exc:
+        if provider.first_token_timeout_s > (request.timeout_s or DEFAULT_TIMEOUT_S):
+            raise
+        provider.keys.wash(exc)
+        raise without_token(call) from exc
     return reply if reply.request_id else replace(reply, request_id=provider.request_id(response))
 
 
 def read_stream(call: Call, reader: Reader, response: httpx.Response) -> Steps[None]:
     """Take the bytes of one response to its end."""
     provider, request, ledger = call.provider, call.request, call.ledger
-    limit_s = request.timeout_s or DEFAULT_TIMEOUT_S
+    limit_s, first_s = request.timeout_s or DEFAULT_TIMEOUT_S, provider.first_token_timeout_s
     read, pieces = Read(response), ledger.pieces
     while True:
+        read.within_s = None if pieces else max(min(first_s, limit_s) - ledger.attempt_s, SHORTEST_READ_S)
         try:
             chunk = yield read
         except httpx.HTTPError as exc:
@@ -511,6 +467,14 @@ def read_stream(call: Call, reader: Reader, response: httpx.Response) -> Steps[N
         if ledger.attempt_s > limit_s:
             why = f"{provider.name} was still streaming after {limit_s:g} s; give it more with timeout_s="
             raise ProviderTimeoutError(why, provider=provider.name, model=request.model, partial=reader.text)
+        if not pieces and ledger.attempt_s > first_s and not reader.done:
+            raise without_token(call)
+
+
+def without_token(call: Call) -> ProviderTimeoutError:
+    provider = call.provider
+    why = f"{provider.name} sent no token within {provider.first_token_timeout_s:g} s; give it more with Client(first_token_timeout_s=)"
+    return ProviderTimeoutError(why, provider=provider.name, model=call.request.model)
 
 
 def arrived(call: Call, events: list[StreamEvent]) -> Steps[None]:
@@ -521,8 +485,15 @@ def arrived(call: Call, events: list[StreamEvent]) -> Steps[None]:
     ledger.pieces += [(at, event.kind, len(event.text)) for event in events]
     if call.emit:
         call.emitted = True
+        yield from emitted(call, events)
+
+
+def emitted(call: Call, events: list[StreamEvent]) -> Steps[None]:
+    """Hand events to the reader of the stream; what passes until the next is wanted is the reader's time, and so is a leave-taking."""
+    try:
         yield Emit(events)
-        ledger.book_consumer()
+    finally:
+        call.ledger.book_consumer()
 
 
 def interrupted(error: httpx.HTTPError, call: Call, reader: Reader) -> ProviderError:
@@ -559,7 +530,7 @@ def translated(error: Exception, provider: Provider, model: str | None) -> Provi
     return ours
 
 
-def finish(call: Call, kept: Kept, provenance: Provenance, found: Found | None = None) -> Any:
+def finish(call: Call, kept: Kept, parsed: Any, provenance: Provenance, found: Found | None = None) -> Any:  # both as the question says
     """Make the result: the answer, how it came about, what it cost or saved."""
     reply = kept.reply
     lives = provenance == "live"
@@ -569,7 +540,7 @@ def finish(call: Call, kept: Kept, provenance: Provenance, found: Found | None =
         "model": call.context.model,
         "served_model": reply.served_model,
         "usage": reply.usage,
-        "timing": call.ledger.timing(kept if lives else None, call.stall_s()),
+        "timing": call.ledger.timing(kept if lives else None),
         "cost_usd": kept.cost_usd if lives else 0.0,
         "price_date": kept.price_date,
         "provenance": provenance,
@@ -581,20 +552,7 @@ def finish(call: Call, kept: Kept, provenance: Provenance, found: Found | None =
         "saved_s": None if lives else kept.latency_s,
         "saved_usd": None if lives else kept.cost_usd,
     }
-    return call.question.result(reply, facts)
-
-
-def parsed(request: ChatRequest, reply: Reply) -> Any:  # whatever the schema describes
-    """Read the answer as JSON where a schema was asked for."""
-    if request.schema is None or reply.finish_reason == "tool_calls":
-        return None
-    try:
-        return json.loads(reply.text)
-    except ValueError as exc:
-        why = "it was cut by max_tokens" if reply.finish_reason == "length" else str(exc)
-        raise ReplyError(
-            f"the answer of {request.model} is not the JSON that schema= asks for: {why}", model=request.model, partial=reply.text
-        ) from exc
+    return call.question.result(reply, parsed, facts)
 
 
 def exchange(provider: Provider, steps: Steps[T], model: str | None = None) -> Steps[T]:

@@ -6,22 +6,26 @@ import argparse
 import dataclasses
 import json
 import math
+import shutil
 import string
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from . import __version__, defaults, monitor, settings
 from .cache import ResponseCache
 from .client import open_cache
+from .doctor import Finding, examine
 from .errors import ConfigError, ToolkitError
+from .installation import read_places
 from .journal_commands import check_journal, export_journal, prune_journal
 from .monitor import alerts
 from .monitor.journal import JournalReader, shown_url
-from .render import plain, seconds, side_by_side_text, text_table, usd
-from .types import Health
+from .pricing import price_sources
+from .render import plain, seconds, side_by_side_text, size, text_table, usd
+from .types import Completion, PullProgress
 
 __all__ = ["main"]
 
@@ -39,6 +43,7 @@ DEMO_PROMPTS = [
 DEMO_REPEATS = 10
 DEMO_CONCURRENCY = 2  # they run on this very machine: more at a time would measure each other
 DEFAULT_PORT = 8501
+RATES = ("e2e_tokens_per_s", "output_tokens_per_s", "answer_tokens_per_s", "tpot_s", "itl_p50_s", "itl_p95_s", "inter_token_s")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,6 +113,9 @@ def parser() -> argparse.ArgumentParser:
 
     models = command(commands, "models", show_models, "list the models of a provider")
     models.add_argument("provider")
+
+    pull = command(commands, "pull", pull_model, "download a model to its server (Ollama, LM Studio)")
+    pull.add_argument("model", help="provider/name, for example ollama/llama3.2:1b")
     return top
 
 
@@ -239,12 +247,20 @@ def print_rows(result: Any) -> int:  # Comparison
     return 0 if (result.frame["status"] == "ok").all() and not result.missing else 1
 
 
+def completion_row(done: Completion) -> dict[str, Any]:  # any JSON
+    """A completion as plain data, with the rates worked out."""
+    row = dataclasses.asdict(done)
+    del row["timing"]["flow"]
+    row["timing"] |= {name: getattr(done.timing, name) for name in RATES}
+    return row
+
+
 def show_answer(args: argparse.Namespace) -> int:
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     client = defaults.client()
     if args.json:
         done = client.generate_text(args.model, prompt, **options_of(args))
-        print(json.dumps(dataclasses.asdict(done), default=str))
+        print(json.dumps(completion_row(done), default=str))
         return 0
     for event in client.stream_text(args.model, prompt, **options_of(args)):
         if event.completion is not None:
@@ -313,21 +329,37 @@ def show_dashboard(args: argparse.Namespace) -> int:
 def show_health(args: argparse.Namespace) -> int:
     if args.alerts is not None:
         return show_alerts(args)
-    client = defaults.client()
-    found = [client.health_check(name) for name in args.providers] if args.providers else client.health_check()
-    assert isinstance(found, list)
-    healths = [health for health in found if isinstance(health, Health)]
+    found = examine(defaults.client(), args.providers)
+    tiers, prices = shared_cache().stats().tiers, price_sources()
     if args.json:
-        print(json.dumps([dataclasses.asdict(health) for health in healths]))
+        facts = {
+            "providers": [dataclasses.asdict(each) for each in found],
+            "home": str(settings.home()),
+            "journal": shown_url(settings.journal_url()),
+            "cache": {tier.tier: tier.errors == 0 for tier in tiers},
+            "prices": [source._asdict() for source in prices],
+        }
+        print(json.dumps(facts))
     else:
         rows = [
-            [h.provider, "ok" if h.ok else "not configured" if not h.configured else "not ok", seconds(h.latency_s), h.detail]
-            for h in healths
+            [each.provider, *map(mark, (each.configured, each.reachable, each.allowed)), seconds(each.latency_s), said(each)]
+            for each in found
         ]
-        print(text_table(["provider", "state", "latency", "detail"], rows, right=False))
-        print(f"\nhome     {settings.home()}\njournal  {shown_url(settings.journal_url())}\ncache    {settings.cache_folder()}")
-    named = bool(args.providers)
-    return 1 if named and not all(health.ok for health in healths) else 0
+        print(text_table(["provider", "configured", "reachable", "allowed", "latency", "detail"], rows, right=False))
+        works = ", ".join(f"{tier.tier} {'works' if tier.errors == 0 else 'can not be asked'}" for tier in tiers)
+        known = "; ".join(f"{source.models} models of {source.name}" for source in prices)
+        places = [[place.name, place.where, size(place.size_bytes)] for place in read_places(defaults.client())]
+        print(f"\n{text_table(['place', 'where', 'size'], places, right=False)}\ncache    {works}\nprices   {known}")
+    return 1 if args.providers and not all(each.ok for each in found) else 0
+
+
+def mark(answer: bool | None) -> str:
+    return {True: "yes", False: "no", None: "–"}[answer]
+
+
+def said(found: Finding) -> str:
+    """What a provider said, and what to do about it where that is not the same."""
+    return plain(found.detail if found.next_step in ("", found.detail) else f"{found.detail} → {found.next_step}")
 
 
 def show_alerts(args: argparse.Namespace) -> int:
@@ -409,6 +441,46 @@ def show_models(args: argparse.Namespace) -> int:
         for model in models:
             print(plain(f"{args.provider}/{model.id}"))
     return 0
+
+
+def pull_model(args: argparse.Namespace) -> int:
+    """Show a download as one line that changes; where nobody watches, a line for each new status."""
+    shown = Line(sys.stdout)
+    for step in defaults.client().pull_model(args.model):
+        if args.json:
+            print(json.dumps(dataclasses.asdict(step)), flush=True)
+        else:
+            shown.show(plain(step.status), progress_text(step))
+    shown.end()
+    return 0
+
+
+def progress_text(step: PullProgress) -> str:
+    if not step.total_bytes:
+        return ""
+    return f"{step.completed_bytes / step.total_bytes:.0%} of {step.total_bytes / 1e6:,.0f} MB"
+
+
+class Line:
+    """A line of progress on a terminal; in a file or a pipe, only what changes in words."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
+        self.live = out.isatty()
+        self.last = ""
+
+    def show(self, words: str, numbers: str) -> None:
+        text = f"{words} {numbers}".strip()
+        if self.live:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r{text[:width]:<{width}}", end="", flush=True, file=self.out)
+        elif words != self.last:
+            print(text, flush=True, file=self.out)
+        self.last = words
+
+    def end(self) -> None:
+        if self.live:
+            print(file=self.out)
 
 
 if __name__ == "__main__":

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import math
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import settings
 from .cache.tiers import ResponseCache
 from .call import ChatQuestion, ImageQuestion, Policy, ask, exchange
 from .drive import AsyncDriver, LoopWatch, ThreadDriver
-from .errors import ConfigError, ToolkitError
+from .errors import ConfigError, ToolkitError, when_shown
+from .keys import key_of
+from .monitor.exporters.switch import exporting, switch_on_as_set
 from .monitor.journal import Journal, open_journal
 from .monitor.outcomes import CallContext, Outcome
 from .monitor.redaction import guard_httpx
-from .pricing import Price
-from .providers.base import Provider
+from .monitor.tracker import keep_shown
+from .pricing import Price, PriceBook, load_lists
+from .providers.base import DEFAULT_FIRST_TOKEN_TIMEOUT_S, Provider
 from .providers.key import ApiKey
 from .providers.registry import known_providers, provider_class, split_model
+from .render import Listing, Shown
 from .routing import Routing, ask_in_turn
+from .schemas import SchemaChoice, read_schema
+from .timing import LoopDelays
 from .transports import AsyncTransports, ThreadTransports, TransportChoice
 from .types import (
     CacheMode,
@@ -38,6 +45,7 @@ from .types import (
     PullProgress,
     StreamEvent,
     TextPart,
+    Usage,
 )
 from .wire.limiter import Limiter
 from .wire.retry import Retry
@@ -53,11 +61,13 @@ Size = str | tuple[int, int]
 
 Observer = Callable[[Outcome], None]
 
+when_shown(keep_shown)
+
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(Shown):
     """The options of a text call: see ``Client.generate_text``."""
 
     system: str | None = None
@@ -66,17 +76,17 @@ class Options:
     top_p: float | None = None
     stop: str | Sequence[str] | None = None
     seed: int | None = None
-    schema: Mapping[str, Any] | None = None  # JSON Schema
+    schema: SchemaChoice | None = None
     timeout_s: float | None = None
-    extra: Mapping[str, Any] | None = None  # any JSON
+    extra: Mapping[str, Any] | None = field(default=None, repr=False)  # any JSON, a service's token too
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, low=0.0)
         check_number("top_p", self.top_p, low=0.0, high=1.0)
         check_number("max_tokens", self.max_tokens, low=1)
         check_number("timeout_s", self.timeout_s, low=0.0, above=True)
-        if self.schema is not None and not isinstance(self.schema, Mapping):
-            raise ConfigError(f"schema= takes a JSON Schema as a dict, not {type(self.schema).__name__}")
+        if self.schema is not None:
+            read_schema(self.schema)
 
 
 def check_number(name: str, value: float | None, *, low: float, high: float = math.inf, above: bool = False) -> None:
@@ -130,9 +140,9 @@ def read_part(part: Any) -> TextPart | ImagePart:  # what a user gave us
     raise ConfigError("a part of a message is text, {'type': 'text', 'text': ...}, {'type': 'image_url', ...} or tk.ImagePart")
 
 
-def build_request(name: str, prompt: Prompt, options: Options) -> ChatRequest:
-    stop = options.stop
-    return ChatRequest(
+def build_question(name: str, prompt: Prompt, options: Options) -> ChatQuestion:
+    stop, schema = options.stop, None if options.schema is None else read_schema(options.schema)
+    request = ChatRequest(
         model=name,
         messages=read_messages(prompt, options.system),
         temperature=options.temperature,
@@ -140,10 +150,11 @@ def build_request(name: str, prompt: Prompt, options: Options) -> ChatRequest:
         top_p=options.top_p,
         stop=() if stop is None else (stop,) if isinstance(stop, str) else tuple(stop),
         seed=options.seed,
-        schema=options.schema,
+        schema=None if schema is None else schema.json,
         timeout_s=options.timeout_s,
         extra=options.extra or {},
     )
+    return ChatQuestion(request) if schema is None else ChatQuestion(request, schema.read)
 
 
 def build_image_request(
@@ -195,9 +206,12 @@ class Toolbox:
         prices: Mapping[str, Price] | None,
         aliases: Mapping[str, str] | None,
         fallbacks: Mapping[str, Sequence[str]] | None,
-        stalled: Callable[[], float],
+        first_token_timeout_s: float,
+        delays: LoopDelays | None,
     ) -> None:
         guard_httpx()  # before the first request: with httpx's transport its debug lines are ours too
+        check_number("first_token_timeout_s", first_token_timeout_s, low=0.0, above=True)
+        self.first_token_timeout_s = first_token_timeout_s
         self.routing = Routing(aliases, fallbacks)
         self.base_urls = dict(base_urls or {})
         self.api_keys = dict(api_keys or {})
@@ -207,14 +221,14 @@ class Toolbox:
         self.journal = (
             open_journal(journal if isinstance(journal, str) else None) if journal is True or isinstance(journal, str) else journal
         )
-        record = self.journal.append if self.journal else lambda _outcome: None
+        switch_on_as_set()
         self.policy = Policy(
             retry=retry or Retry(),
-            prices=dict(prices or {}).get,
+            prices=PriceBook(prices),
             limiter=lambda provider: self.limiter(provider.name),
-            record=record,
+            record=exporting(self.journal.append if self.journal else None),
             record_content=settings.record_content(),
-            stalled=stalled,
+            delays=delays,
         )
         self._limiters: dict[str, Limiter] = {}
         self._providers: dict[str, Provider] = {}
@@ -239,7 +253,9 @@ class Toolbox:
         key = self.api_keys.get(name) or kind.find_key()
         if kind.key_required and not key and not address:
             raise ConfigError(f"{name} needs a key: set {kind.key_var}, or give Client(api_keys={{{name!r}: ...}})")
+        load_lists(name)
         provider = kind(base_url=kind.read_address(address) if address else None, api_key=key)
+        provider.first_token_timeout_s = self.first_token_timeout_s
         transport = provider.transport()
         if transport is not None:
             self._in_process[provider.url.host] = transport
@@ -272,7 +288,7 @@ class Toolbox:
             raise ConfigError(f"replay={replay!r}: it is 'instant' or 'recorded'")
         return ask(
             self.provider(provider_name),
-            ChatQuestion(build_request(name, prompt, options)),
+            build_question(name, prompt, options),
             context=CallContext(provider=provider_name, model=f"{provider_name}/{name}", **{"label": model, **(context or {})}),
             policy=self.policy if observe is None else self.observed(observe),
             cache=cache,
@@ -309,12 +325,29 @@ class Toolbox:
 
         return replace(self.policy, record=tell)
 
+    def has_answer(self, model: str, prompt: Prompt, options: Options, repeat: int) -> bool:
+        provider_name, name = split_model(self.routing.resolve(model))
+        if self.cache is None:
+            return False
+        wire = self.provider(provider_name).wire(build_question(name, prompt, options).request)
+        return self.cache.holds(key_of(wire, repeat, "text"))
+
+    def price(self, model: str) -> Price | None:
+        provider_name, name = split_model(self.routing.resolve(model))
+        own = self.policy.prices(f"{provider_name}/{name}")
+        return own or self.provider(provider_name).listed_price(name, Usage(), self.policy.wall())
+
     def exchange(self, provider_name: str, steps: Callable[[Provider], Steps[Any]], model: str | None = None) -> Steps[Any]:
         provider = self.provider(provider_name)
         return exchange(provider, steps(provider), model)
 
     def known(self) -> list[str]:
         return known_providers()
+
+    def facts(self) -> Mapping[str, object]:
+        """What a notebook shows of a client: where it asks and keeps, without a key."""
+        asked = ", ".join(f"{name} at {provider.shown_url}" for name, provider in sorted(self._providers.items()))
+        return {"providers": asked or "none yet", "cache": self.cache or "none", "journal": "kept" if self.journal else "none"}
 
 
 def check_cache(cache: Any) -> None:  # what a user gave us
@@ -329,12 +362,19 @@ def open_cache(cache: ResponseCache | bool | None) -> ResponseCache | None:
     return ResponseCache(settings.cache_folder(), url=settings.cache_url()) if cache else None
 
 
-def unwell(name: str, error: Exception) -> Health:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unwell(Health):
+    """The health of a provider that can't be used, with the type of the error that says so."""
+
+    error_type: str
+
+
+def unwell(name: str, error: Exception) -> Unwell:
     configured = not isinstance(error, ConfigError)
-    return Health(provider=name, ok=False, detail=str(error), configured=configured)
+    return Unwell(provider=name, ok=False, detail=str(error), configured=configured, error_type=type(error).__name__)
 
 
-class Client:
+class Client(Shown):
     """Ask models from threads, scripts and notebook cells.
 
     Parameters
@@ -351,12 +391,15 @@ class Client:
     retry : Retry, optional
         How often and how long to wait after an error that may pass.
     prices : mapping, optional
-        ``"provider/name"`` to ``Price``: your own table.
+        ``"provider/name"`` to ``Price``: your own table, which counts before what providers list and before the shipped table.
     aliases : mapping, optional
         Names of your own: ``{"small": "ollama/llama3.2:1b"}``.
     fallbacks : mapping, optional
         Who is asked when a model fails: ``{"openrouter/x": ["ollama/y"]}``. The answer says which model gave it. A comparison does
         without: its rows are the models that it names.
+    first_token_timeout_s : float
+        Seconds within which a stream must have brought its first token, of reasoning or of the answer, whatever else it sends to keep the
+        connection open. Comparisons stream too. A ``timeout_s`` that is shorter comes first; a call that is not streamed has only that.
     transport : str or callable
         ``"own"`` (HTTP/1.1 over sockets, by httpx through a proxy), ``"httpx"``, ``"fast"`` (Rust; the extra ``fast``), or a callable that
         makes an ``httpx.BaseTransport``.
@@ -382,6 +425,7 @@ class Client:
         prices: Mapping[str, Price] | None = None,
         aliases: Mapping[str, str] | None = None,
         fallbacks: Mapping[str, Sequence[str]] | None = None,
+        first_token_timeout_s: float = DEFAULT_FIRST_TOKEN_TIMEOUT_S,
         transport: TransportChoice = "own",
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -394,14 +438,22 @@ class Client:
             prices=prices,
             aliases=aliases,
             fallbacks=fallbacks,
-            stalled=lambda: 0.0,
+            first_token_timeout_s=first_token_timeout_s,
+            delays=None,
         )
+        self.made_of: dict[str, Any] = {  # each its own type; for those who make another of the same kind
+            "base_urls": base_urls, "api_keys": api_keys, "retry": retry, "prices": prices, "aliases": aliases, "transport": transport,
+            "first_token_timeout_s": first_token_timeout_s,
+        }  # fmt: skip
         self._driver = ThreadDriver(
             transports=ThreadTransports(transport), in_process=self._tools.in_process, cache=self._tools.cache, sleep=sleep
         )
 
     def __repr__(self) -> str:
         return f"<Client of {', '.join(sorted(self._tools._providers)) or 'no provider yet'}>"
+
+    def _facts(self) -> Mapping[str, object]:
+        return self._tools.facts()
 
     @property
     def cache(self) -> ResponseCache | None:
@@ -424,7 +476,7 @@ class Client:
         top_p: float | None = None,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        schema: Mapping[str, Any] | None = None,
+        schema: SchemaChoice | None = None,
         timeout_s: float | None = None,
         cache: CacheMode = True,
         extra: Mapping[str, Any] | None = None,
@@ -441,10 +493,11 @@ class Client:
             A system message to put first.
         temperature, top_p, max_tokens, stop, seed
             Sampling, as the service understands it; what you leave out is not sent.
-        schema : dict, optional
-            A JSON Schema; the value read from the answer is ``completion.parsed``.
+        schema : dict or type, optional
+            A JSON Schema; the value read from the answer is ``completion.parsed``. Or a type (the extra ``schema``): a pydantic model, a
+            dataclass, a ``TypedDict`` (on Python 3.11 that of ``typing_extensions``), ``list[int]``; the service gets its JSON Schema, and ``parsed`` is the checked object.
         timeout_s : float, optional
-            Seconds for one attempt; 600 by default.
+            Seconds for one attempt; 600 by default. See also ``Client(first_token_timeout_s=)``.
         cache : bool or str
             ``True``, ``False``, ``"refresh"`` (ask again and keep that) or ``"only"`` (never ask).
         extra : dict, optional
@@ -484,7 +537,7 @@ class Client:
         top_p: float | None = None,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        schema: Mapping[str, Any] | None = None,
+        schema: SchemaChoice | None = None,
         timeout_s: float | None = None,
         cache: CacheMode = True,
         extra: Mapping[str, Any] | None = None,
@@ -594,12 +647,12 @@ class Client:
         ['ngram-1', 'ngram-2']
         """
         models: list[ModelInfo] = self._driver.run(self._tools.exchange(provider, lambda p: p.list_models()))
-        return models
+        return Listing(models)
 
     def health_check(self, provider: str | None = None) -> Health | list[Health]:
         """Say whether a provider (or, without a name, each one) can be used right now. Never raises."""
         if provider is None:
-            return [self._health(name) for name in self._tools.known()]
+            return Listing(self._health(name) for name in self._tools.known())
         return self._health(provider)
 
     def _health(self, name: str) -> Health:
@@ -611,7 +664,7 @@ class Client:
         return with_latency(health, time.perf_counter() - start)
 
     def pull_model(self, model: str) -> Iterator[PullProgress]:
-        """Download a model to its server; give the progress as it goes (Ollama).
+        """Download a model to its server; give the progress as it goes (Ollama, LM Studio).
 
         Examples
         --------
@@ -630,6 +683,86 @@ class Client:
         """
         provider, name = split_model(model)
         self._driver.run(self._tools.exchange(provider, lambda p: p.delete_model(name), name))
+
+    def has_answer(self, model: str, prompt: Prompt, options: Options = Options(), *, repeat: int = 0) -> bool:
+        """Say whether the cache has the answer to a question: asking it would cost nothing.
+
+        Raises
+        ------
+        ConfigError
+            For a wrong argument, an unknown provider or a missing key.
+
+        Examples
+        --------
+        >>> Client(cache=False, journal=False).has_answer("scripted/echo", "Hello")
+        False
+        """
+        return self._tools.has_answer(model, prompt, options, repeat)
+
+    def price(self, model: str) -> Price | None:
+        """Return what a model costs, as far as it is known before a call; ``None`` where it is not.
+
+        Raises
+        ------
+        ConfigError
+            For an unknown provider or a missing key.
+        """
+        return self._tools.price(model)
+
+    def show_model(self, model: str) -> ModelInfo:
+        """Return what a provider tells about one model; its own words are in ``detail``.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such model.
+
+        Examples
+        --------
+        >>> Client(cache=False, journal=False).show_model("embedded/ngram-2").id
+        'ngram-2'
+        """
+        provider, name = split_model(model)
+        found: ModelInfo = self._driver.run(self._tools.exchange(provider, lambda p: p.show_model(name), name))
+        return found
+
+    def load_model(self, model: str, *, context_tokens: int | None = None) -> float | None:
+        """Load a model into the memory of its server, so that no call's time holds that (Ollama, LM Studio).
+
+        Parameters
+        ----------
+        model : str
+        context_tokens : int, optional
+            How long prompt and answer may be together; by default what the server chooses, which differs between machines.
+
+        Returns
+        -------
+        float or None
+            Seconds it took by the server's clock, 0 where the model was there; ``None`` where it does not tell.
+
+        Raises
+        ------
+        NotFoundError
+            If the server has no such model.
+
+        Examples
+        --------
+        ``client.load_model("lmstudio/acme/alpine-4b", context_tokens=8192)``
+        """
+        provider, name = split_model(model)
+        took_s: float | None = self._driver.run(self._tools.exchange(provider, lambda p: p.load_model(name, context_tokens), name))
+        return took_s
+
+    def unload_model(self, model: str) -> None:
+        """Free the memory that a model takes on its server (Ollama, LM Studio).
+
+        Raises
+        ------
+        NotFoundError
+            If the server has no such model.
+        """
+        provider, name = split_model(model)
+        self._driver.run(self._tools.exchange(provider, lambda p: p.unload_model(name), name))
 
     def receipt(self, provider: str, generation_id: str) -> dict[str, float | str]:
         """Fetch what one call cost and how long it took, as the service tells some seconds afterwards (OpenRouter).
@@ -658,6 +791,14 @@ class Client:
         found: dict[str, float | str] = self._driver.run(self._tools.exchange(provider, lambda p: p.receipt(generation_id)))
         return found
 
+    def on_loop(self) -> AsyncClient | None:
+        """Return a client for event loops that shares everything with this one: settings, providers, limiters, cache, journal.
+
+        ``None`` where the transport is of the user's own making: that one blocks, and needs threads.
+        """
+        choice = self._driver.transports.choice
+        return None if callable(choice) else AsyncClient._beside(self._tools, choice, self._driver.sleep)
+
     def close(self) -> None:
         """Close all connections and write what the journal still holds."""
         self._driver.transports.close()
@@ -671,11 +812,16 @@ class Client:
         self.close()
 
 
+def sleeper(sleep: Callable[[float], None]) -> Callable[[float], Awaitable[None]]:
+    """Return what waits on an event loop as this function waits in a thread."""
+    return asyncio.sleep if sleep is time.sleep else lambda seconds: asyncio.to_thread(sleep, seconds)
+
+
 def with_latency(health: Health, latency_s: float) -> Health:
     return Health(provider=health.provider, ok=health.ok, latency_s=latency_s, detail=health.detail, configured=health.configured)
 
 
-class AsyncClient:
+class AsyncClient(Shown):
     """The twin of ``Client`` for event loops: the same methods, awaited; the same parameters.
 
     Examples
@@ -698,6 +844,7 @@ class AsyncClient:
         prices: Mapping[str, Price] | None = None,
         aliases: Mapping[str, str] | None = None,
         fallbacks: Mapping[str, Sequence[str]] | None = None,
+        first_token_timeout_s: float = DEFAULT_FIRST_TOKEN_TIMEOUT_S,
         transport: TransportChoice = "own",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -711,14 +858,34 @@ class AsyncClient:
             prices=prices,
             aliases=aliases,
             fallbacks=fallbacks,
-            stalled=self._watch.stalled,
+            first_token_timeout_s=first_token_timeout_s,
+            delays=self._watch,
         )
+        self.made_of: dict[str, Any] = {  # each its own type; for those who make another of the same kind
+            "base_urls": base_urls, "api_keys": api_keys, "retry": retry, "prices": prices, "aliases": aliases, "transport": transport,
+            "first_token_timeout_s": first_token_timeout_s,
+        }  # fmt: skip
         self._driver = AsyncDriver(
             transports=AsyncTransports(transport), in_process=self._tools.in_process, cache=self._tools.cache, sleep=sleep
         )
 
+    @classmethod
+    def _beside(cls, tools: Toolbox, transport: TransportChoice, sleep: Callable[[float], None]) -> AsyncClient:
+        """Make one that shares a ``Client``'s tools; only the watch over the loop is its own."""
+        twin = cls.__new__(cls)
+        twin._watch = LoopWatch()
+        twin._tools = copy.copy(tools)
+        twin._tools.policy = replace(tools.policy, delays=twin._watch)
+        twin._driver = AsyncDriver(
+            transports=AsyncTransports(transport), in_process=tools.in_process, cache=tools.cache, sleep=sleeper(sleep)
+        )
+        return twin
+
     def __repr__(self) -> str:
         return f"<AsyncClient of {', '.join(sorted(self._tools._providers)) or 'no provider yet'}>"
+
+    def _facts(self) -> Mapping[str, object]:
+        return self._tools.facts()
 
     @property
     def cache(self) -> ResponseCache | None:
@@ -741,7 +908,7 @@ class AsyncClient:
         top_p: float | None = None,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        schema: Mapping[str, Any] | None = None,
+        schema: SchemaChoice | None = None,
         timeout_s: float | None = None,
         cache: CacheMode = True,
         extra: Mapping[str, Any] | None = None,
@@ -764,7 +931,7 @@ class AsyncClient:
         top_p: float | None = None,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        schema: Mapping[str, Any] | None = None,
+        schema: SchemaChoice | None = None,
         timeout_s: float | None = None,
         cache: CacheMode = True,
         extra: Mapping[str, Any] | None = None,
@@ -817,12 +984,12 @@ class AsyncClient:
     async def list_models(self, provider: str) -> list[ModelInfo]:
         """Return the models that a provider offers."""
         models: list[ModelInfo] = await self._driver.run(self._tools.exchange(provider, lambda p: p.list_models()))
-        return models
+        return Listing(models)
 
     async def health_check(self, provider: str | None = None) -> Health | list[Health]:
         """Say whether a provider (or, without a name, each one) can be used right now. Never raises."""
         if provider is None:
-            return list(await asyncio.gather(*(self._health(name) for name in self._tools.known())))
+            return Listing(await asyncio.gather(*(self._health(name) for name in self._tools.known())))
         return await self._health(provider)
 
     async def _health(self, name: str) -> Health:
@@ -834,7 +1001,7 @@ class AsyncClient:
         return with_latency(health, time.perf_counter() - start)
 
     async def pull_model(self, model: str) -> AsyncIterator[PullProgress]:
-        """Download a model to its server; give the progress as it goes (Ollama)."""
+        """Download a model to its server; give the progress as it goes (Ollama, LM Studio)."""
         provider, name = split_model(model)
         async for progress in self._driver.stream(self._tools.exchange(provider, lambda p: p.pull_model(name), name)):
             yield progress
@@ -843,6 +1010,23 @@ class AsyncClient:
         """Delete a model from its server (Ollama)."""
         provider, name = split_model(model)
         await self._driver.run(self._tools.exchange(provider, lambda p: p.delete_model(name), name))
+
+    async def show_model(self, model: str) -> ModelInfo:
+        """Return what a provider tells about one model: see ``Client.show_model``."""
+        provider, name = split_model(model)
+        found: ModelInfo = await self._driver.run(self._tools.exchange(provider, lambda p: p.show_model(name), name))
+        return found
+
+    async def load_model(self, model: str, *, context_tokens: int | None = None) -> float | None:
+        """Load a model into the memory of its server: see ``Client.load_model``."""
+        provider, name = split_model(model)
+        took_s: float | None = await self._driver.run(self._tools.exchange(provider, lambda p: p.load_model(name, context_tokens), name))
+        return took_s
+
+    async def unload_model(self, model: str) -> None:
+        """Free the memory that a model takes on its server: see ``Client.unload_model``."""
+        provider, name = split_model(model)
+        await self._driver.run(self._tools.exchange(provider, lambda p: p.unload_model(name), name))
 
     async def receipt(self, provider: str, generation_id: str) -> dict[str, float | str]:
         """Fetch what one call cost and how long it took: see ``Client.receipt``."""

@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
+import logging
+import math
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from .client import AsyncClient, Client, Options
 from .comparison.grid import Model, Plan, build_plan
+from .comparison.judge import Judge, read_judge
+from .comparison.loop import arun, run
+from .comparison.playground import Playground
 from .comparison.progress import Progress, in_notebook, watcher_for
-from .comparison.run import Run, arun, run
+from .comparison.resuming import FormerRun, find_stopped_run, mark_under_way
+from .comparison.resuming import resume as resume_from
+from .comparison.run import Rule, Run
 from .comparison.scorers import Scorer, read_scorers
-from .errors import ConfigError
+from .comparison.stopping import Decided, ErrorRate, read_budget, read_until, spent_usd
+from .comparison.warming import warm_up_cells
+from .comparison.workers import arun_in_workers, find_fan_out, run_in_workers
+from .errors import ConfigError, ToolkitError
+from .installation import Setup, read_setup
 from .monitor.events import RunRecord
+from .monitor.exporters import switch as exporters
 from .monitor.journal import Journal
 from .monitor.outcomes import process_name
+from .schemas import SchemaChoice
 from .types import CacheMode
 
 if TYPE_CHECKING:
     from .comparison.comparison import Comparison
+    from .comparison.estimate import CostEstimate
 
 __all__ = [
     "acompare",
@@ -31,19 +47,26 @@ __all__ = [
     "client",
     "compare",
     "delete_model",
+    "estimate_cost",
     "generate_image",
     "generate_text",
     "health_check",
     "list_models",
+    "load_model",
+    "playground",
     "pull_model",
     "reset",
+    "setup",
+    "show_model",
     "stream_text",
+    "unload_model",
 ]
 
 Scorers = Sequence[str | Scorer] | Mapping[str, Scorer]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_log = logging.getLogger(__name__)
 _lock = threading.Lock()
 _client: Client | None = None
 _async_client: AsyncClient | None = None
@@ -69,12 +92,13 @@ def async_client() -> AsyncClient:
 
 
 def reset() -> None:
-    """Forget the process-wide clients: the next call reads the environment anew."""
+    """Forget the process-wide clients and exporters: the next call reads the environment anew."""
     global _client, _async_client
     with _lock:
         old, _client, _async_client = _client, None, None
     if old is not None:
         old.close()
+    exporters.reset()
 
 
 def on_default_client(method: Callable[Concatenate[Client, P], R]) -> Callable[P, R]:
@@ -98,6 +122,9 @@ list_models = on_default_client(Client.list_models)
 health_check = on_default_client(Client.health_check)
 pull_model = on_default_client(Client.pull_model)
 delete_model = on_default_client(Client.delete_model)
+show_model = on_default_client(Client.show_model)
+load_model = on_default_client(Client.load_model)
+unload_model = on_default_client(Client.unload_model)
 
 
 def compare(
@@ -108,10 +135,19 @@ def compare(
     repeats: int = 1,
     name: str | None = None,
     scorers: Scorers = (),
+    judge: str | Model | Judge | None = None,
     concurrency: int = 16,
+    budget_usd: float | None = None,
+    until: Literal["decided"] | None = None,
+    metric: str | None = None,
+    alpha: float = 0.05,
     cache: CacheMode = True,
     stream: bool = True,
     order_seed: int | None = None,
+    warmup: int = 0,
+    max_error_rate: float | None = None,
+    resume: bool = True,
+    n_jobs: int | None = None,
     progress: Progress = None,
     system: str | None = None,
     temperature: float | None = None,
@@ -119,7 +155,7 @@ def compare(
     top_p: float | None = None,
     stop: str | Sequence[str] | None = None,
     seed: int | None = None,
-    schema: Mapping[str, Any] | None = None,
+    schema: SchemaChoice | None = None,
     timeout_s: float | None = None,
     extra: Mapping[str, Any] | None = None,
     client: Client | None = None,
@@ -144,14 +180,37 @@ def compare(
     scorers : list or dict
         ``exact_match contains regex json_valid json_schema similarity rouge_l``, or callables ``(completion, reference) -> number``; each
         is a column of the frame. One that fails gives NaN and a warning.
+    judge : str, Model or Judge, optional
+        A model that judges each two answers to the same prompt, in both orders, when all is answered: see ``Comparison.judge``. What
+        it says is ``result.judgements()``, and the column ``judge`` of the frame.
     concurrency : int
         How many calls at a time.
+    budget_usd : float, optional
+        Begin no call once so much is spent; what was under way then ends and counts. The calls of a judge count too.
+    until : "decided", optional
+        Stop as soon as every two models differ in ``metric``, by a test that may look after every prompt
+        (``toolkit.stats.sequential_test``). ``.verdict(metric)`` uses the same test then.
+    metric : str, optional
+        What is to be decided: a column of numbers such as ``latency_s``, or a scorer's name; by default the scorer, if there is one.
+    alpha : float
+        The risk of deciding between equal models.
     cache : bool or str
         As for ``generate_text``. Resuming after a crash needs the cache.
     stream : bool
         Ask for streams, so that each row has its time to first token. Some servers answer faster without.
     order_seed : int, optional
         The calls are interleaved over the models and shuffled; the same seed gives the same order. Recorded either way.
+    warmup : int
+        So many calls of each model before those that count: connections are made and models loaded by then. They are on the first
+        prompts, past the cache, and not in the frame; the journal has them with the provenance ``warmup``.
+    max_error_rate : float, optional
+        Stop, with what is finished, when more than this share of a model's calls has failed (looked at from its tenth call on).
+    resume : bool
+        Without the cache (``cache=False`` or ``"refresh"``): go on with the last run of the same name that asked just the same and did
+        not finish, taking its answers from the journal. ``False`` begins anew. With the cache, answers are never asked twice anyway.
+    n_jobs : int, optional
+        Ask from so many processes (-1: one for each core), which share ``concurrency``. Under ``joblib.parallel_config(backend=...)`` with
+        ``"loky"``, ``"dask"`` or ``"ray"`` the calls go to its processes without this. See docs/scaling.md.
     progress : bool or callable, optional
         By default a bar in a terminal, a live table in a notebook, nothing elsewhere or in CI. A callable is told at every tick.
     system, temperature, max_tokens, top_p, stop, seed, schema, timeout_s, extra
@@ -180,10 +239,28 @@ def compare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or globals()["client"]()
-    state = begin(plan, name, concurrency, asker.journal, scorers)
+    judge, fan_out = check_judge(judge, plan, scorers), find_fan_out(n_jobs)
+    state = begin(
+        plan,
+        name,
+        asker.journal,
+        concurrency=concurrency,
+        scorers=scorers,
+        warmup=warmup,
+        rules=stopping_rules(plan, scorers, max_error_rate, budget_usd, until, metric, alpha),
+        former=stopped_run(resume, cache, plan, name, asker.journal),
+        order_seed=order_seed,
+    )
     with watcher_for(progress, state) as watch:
-        run(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
-    return end(state, name, asker.journal)
+        if fan_out is None:
+            run(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
+        else:
+            run_in_workers(asker, state, fan_out, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
+    result = end(state, name, asker)
+    if judge is not None and may_judge(state):
+        with unjudged_at_worst():
+            result.judge(judge, concurrency=concurrency, budget_usd=left_of(budget_usd, state), cache=cache, progress=progress)
+    return result
 
 
 async def acompare(
@@ -194,10 +271,19 @@ async def acompare(
     repeats: int = 1,
     name: str | None = None,
     scorers: Scorers = (),
+    judge: str | Model | Judge | None = None,
     concurrency: int = 16,
+    budget_usd: float | None = None,
+    until: Literal["decided"] | None = None,
+    metric: str | None = None,
+    alpha: float = 0.05,
     cache: CacheMode = True,
     stream: bool = True,
     order_seed: int | None = None,
+    warmup: int = 0,
+    max_error_rate: float | None = None,
+    resume: bool = True,
+    n_jobs: int | None = None,
     progress: Progress = None,
     system: str | None = None,
     temperature: float | None = None,
@@ -205,7 +291,7 @@ async def acompare(
     top_p: float | None = None,
     stop: str | Sequence[str] | None = None,
     seed: int | None = None,
-    schema: Mapping[str, Any] | None = None,
+    schema: SchemaChoice | None = None,
     timeout_s: float | None = None,
     extra: Mapping[str, Any] | None = None,
     client: AsyncClient | None = None,
@@ -221,30 +307,219 @@ async def acompare(
     )  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or async_client()
-    state = begin(plan, name, concurrency, asker.journal, scorers)
+    judge, fan_out = check_judge(judge, plan, scorers), find_fan_out(n_jobs)
+    state = begin(
+        plan,
+        name,
+        asker.journal,
+        concurrency=concurrency,
+        scorers=scorers,
+        warmup=warmup,
+        rules=stopping_rules(plan, scorers, max_error_rate, budget_usd, until, metric, alpha),
+        former=stopped_run(resume, cache, plan, name, asker.journal),
+        order_seed=order_seed,
+    )
     with watcher_for(progress, state, stoppable=True) as watch:
         try:
-            await arun(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
+            if fan_out is None:
+                await arun(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
+            else:
+                await arun_in_workers(asker, state, fan_out, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
         except asyncio.CancelledError:
             if not in_notebook():
                 raise
             # That was the kernel's interrupt: what is finished is the cell's result.
-    return end(state, name, asker.journal)
+    result = end(state, name, asker)
+    if judge is not None and may_judge(state):
+        with unjudged_at_worst():
+            await result.ajudge(judge, concurrency=concurrency, budget_usd=left_of(budget_usd, state), cache=cache, progress=progress)
+    return result
 
 
-def begin(plan: Plan, name: str | None, concurrency: int, journal: Journal | None, scorers: Scorers) -> Run:
+def setup(*, check: bool = False) -> Setup:
+    """Show what is set up: providers and keys (present or not, never shown), where the journal and the cache are, prices, versions.
+
+    Parameters
+    ----------
+    check : bool
+        Ask every provider that is set up whether it lets us in. Without it only servers on this machine are asked.
+
+    Returns
+    -------
+    Setup
+        A card in a notebook, tables as text. ``.providers .places .prices .versions .extras .next_steps``.
+
+    Examples
+    --------
+    >>> [each.state for each in setup().providers if each.name == "embedded"]
+    ['ready']
+    """
+    return read_setup(client(), check=check)
+
+
+def playground(
+    models: Sequence[str | Model], *, prompt: str = "", cache: CacheMode = True, client: AsyncClient | None = None
+) -> Playground:
+    """Return a widget for a notebook: choose models, type a prompt, and watch the answers stream side by side.
+
+    The cell stays free: answers come on a thread of their own. Keep a round with its button; ``.kept()`` and ``.comparison()`` give
+    what was kept. Closing it stops what is under way.
+
+    Parameters
+    ----------
+    models : list of str or Model
+        What can be chosen.
+    prompt : str
+        What stands in the text field at first.
+    cache : bool or str
+        As for ``generate_text``.
+    client : AsyncClient, optional
+        By default the process-wide one.
+
+    Returns
+    -------
+    Playground
+
+    Raises
+    ------
+    ConfigError
+        If the extra ``notebook`` is not installed, or for a model that does not exist.
+
+    Examples
+    --------
+    >>> play = playground(["embedded/ngram-2", "embedded/ngram-3"])
+    >>> play.ask("The for statement")
+    >>> play.wait()
+    True
+    >>> play.keep()
+    2
+    >>> play.comparison()
+    <Comparison 'playground': 2 models x 1 prompt, 2 ok, 0 failed>
+    >>> play.close()
+    """
+    return Playground(models, client=client or async_client(), prompt=prompt, cache=cache)
+
+
+def estimate_cost(
+    models: Sequence[str | Model],
+    prompts: Any,
+    *,
+    template: str | None = None,
+    repeats: int = 1,
+    cache: CacheMode = True,
+    system: str | None = None,
+    temperature: float | None = None,
+    max_tokens: int | None = None,
+    top_p: float | None = None,
+    stop: str | Sequence[str] | None = None,
+    seed: int | None = None,
+    schema: Mapping[str, Any] | None = None,
+    timeout_s: float | None = None,
+    extra: Mapping[str, Any] | None = None,
+    client: Client | None = None,
+) -> CostEstimate:
+    """Say what ``compare`` with the same arguments would cost, before anything is asked.
+
+    Returns
+    -------
+    CostEstimate
+        ``low expected high`` in US dollars, None where a price is unknown, and a row a model. Answers that the cache has cost nothing.
+        How many tokens a model makes of a text and of an answer is taken from its last calls in the journal; for a model that was never
+        asked here it is a guess, and ``basis`` says so.
+
+    Raises
+    ------
+    ConfigError
+        For a wrong argument.
+
+    Examples
+    --------
+    >>> estimate_cost(["embedded/ngram-2"], ["The for statement"], cache=False).expected
+    0.0
+    """
+    from .comparison.estimate import estimate
+
+    options = Options(
+        system=system, temperature=temperature, max_tokens=max_tokens, top_p=top_p, stop=stop, seed=seed, schema=schema, timeout_s=timeout_s, extra=extra
+    )  # fmt: skip
+    plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=0)
+    return estimate(client or globals()["client"](), plan, cached=cache in (True, "only"))
+
+
+def may_judge(state: Run) -> bool:
+    """Whether a judge is asked: not after an interrupt, nor when the money is spent."""
+    return state.decided or not state.stopped
+
+
+def left_of(budget_usd: float | None, state: Run) -> float | None:
+    """What the answers left of a budget; it may be nothing, which the judge's own first look tells."""
+    return None if budget_usd is None else max(budget_usd - spent_usd(state.rows), math.ulp(0.0))
+
+
+def begin(
+    plan: Plan,
+    name: str | None,
+    journal: Journal | None,
+    *,
+    concurrency: int,
+    scorers: Scorers,
+    warmup: int,
+    rules: Sequence[Rule],
+    former: FormerRun | None,
+    order_seed: int | None,
+) -> Run:
     if not isinstance(concurrency, int) or concurrency < 1:
         raise ConfigError(f"concurrency={concurrency!r}: at least one call at a time")
-    state = Run(plan=plan, run_id=uuid.uuid4().hex[:16], scorers=read_scorers(scorers))
-    if journal is not None:
-        process = process_name()
-        journal.append(RunRecord(run_id=state.run_id, at=time.time(), process=process, name=name or "", plan=plan.describe()))
+    state = Run(
+        plan=plan if former is None or order_seed is not None else replace(plan, order_seed=former.order_seed),
+        run_id=uuid.uuid4().hex[:16] if former is None else former.run_id,
+        scorers=read_scorers(scorers),
+        rules=rules,
+        warmup=warm_up_cells(plan, warmup),
+        until_metric=next((rule.metric for rule in rules if isinstance(rule, Decided)), None),
+    )
+    mark_under_way(state)
+    if former is not None:
+        resume_from(state, former)
+    elif journal is not None:
+        journal.append(RunRecord(run_id=state.run_id, at=time.time(), process=process_name(), name=name or "", plan=plan.describe()))
     return state
 
 
-def end(state: Run, name: str | None, journal: Journal | None) -> Comparison:
+def stopping_rules(
+    plan: Plan,
+    scorers: Scorers,
+    max_error_rate: float | None,
+    budget_usd: float | None,
+    until: str | None,
+    metric: str | None,
+    alpha: float,
+) -> list[Rule]:
+    failing: list[Rule] = [] if max_error_rate is None else [ErrorRate(max_error_rate)]
+    return [*failing, *read_budget(budget_usd), *read_until(until, metric, alpha, plan, list(read_scorers(scorers)))]
+
+
+def stopped_run(resume: bool, cache: CacheMode, plan: Plan, name: str | None, journal: Journal | None) -> FormerRun | None:
+    """Return the run to go on with. With the cache none is needed: it has the answers."""
+    return find_stopped_run(journal, plan, name or "") if resume and journal is not None and cache in (False, "refresh") else None
+
+
+def check_judge(judge: str | Model | Judge | None, plan: Plan, scorers: Scorers) -> Judge | None:
+    return None if judge is None else read_judge(judge, plan.labels, scorers=read_scorers(scorers))
+
+
+@contextlib.contextmanager
+def unjudged_at_worst() -> Iterator[None]:
+    """Let no trouble with the judge cost the answers, which are there and paid for."""
+    try:
+        yield
+    except ToolkitError as exc:
+        _log.warning("the answers were not judged (%s); all else is there, and result.judge(model) tries again", exc)
+
+
+def end(state: Run, name: str | None, asker: Client | AsyncClient) -> Comparison:
     from .comparison.comparison import Comparison  # pandas comes with it
 
-    if journal is not None:
-        journal.flush()
-    return Comparison(state, name=name)
+    if asker.journal is not None:
+        asker.journal.flush()
+    return Comparison(state, name=name, journal=asker.journal, client=asker)

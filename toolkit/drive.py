@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import httpx
@@ -15,6 +17,7 @@ from .cache.flights import Abandoned, Failed, Flight, Flights, Landed
 from .cache.tiers import ResponseCache
 from .transports import AsyncTransports, LoopTransport, ThreadTransports, origin_of
 from .types import Kept
+from .wire.patience import AsyncPunctualStream, Deadline, PunctualStream, hurried, limit_reads, read_limit
 from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Send, Sleep, Steps, T, Work
 
 __all__ = ["AsyncDriver", "LoopWatch", "ThreadDriver"]
@@ -49,12 +52,14 @@ class ThreadDriver:
         in_process: InProcess = lambda _host: None,
         cache: ResponseCache | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.transports = transports
         self.in_process = in_process
         self.cache = cache
         self.flights: Flights[Kept] = cache.flights if cache is not None else Flights()
         self.sleep = sleep
+        self.clock = clock
 
     def run(self, steps: Steps[T]) -> T:
         """Carry out a call to its end and return what it gives; events for a reader are dropped."""
@@ -103,18 +108,20 @@ class ThreadDriver:
 class Hands:
     """What one call holds on to while it runs in a thread: the response it is reading, and its claim to ask for other processes too."""
 
-    __slots__ = ("chunks", "claim", "driver", "response")
+    __slots__ = ("chunks", "claim", "driver", "read_limit_s", "response", "within_s")
 
     def __init__(self, driver: ThreadDriver) -> None:
         self.driver = driver
         self.response: httpx.Response | None = None
         self.chunks: Iterator[bytes] | None = None
         self.claim: Claim | None = None
+        self.read_limit_s: float | None = None  # of the request
+        self.within_s: float | None = None  # in its place, for now
 
     def carry_out(self, step: Any) -> Any:  # each step has its own type of result
         kind = type(step)
         if kind is Read:
-            return self.read(step.response)
+            return self.read(step)
         if kind is Send:
             return self.send(step)
         if kind is Lookup:
@@ -159,11 +166,16 @@ class Hands:
 
     def send(self, step: Send) -> httpx.Response:
         self.close()
-        response = self.exchange(step)
         if step.stream:
-            self.response = response
+            with hurried(step.request, step.within_s):
+                response = self.response = self.exchange(step)
+            self.read_limit_s, self.within_s = read_limit(step.request), step.within_s
             self.chunks = iter(response.stream if whole_stream(response) else response.iter_bytes())  # type: ignore[arg-type]
             return response
+        deadline = Deadline(self.driver.clock, read_limit(step.request))
+        response = self.exchange(step)
+        if not response.is_closed:
+            response.stream = PunctualStream(response.stream, deadline)  # type: ignore[arg-type]
         try:
             response.read()
         finally:
@@ -189,8 +201,11 @@ class Hands:
         held.used.add(origin)
         return response
 
-    def read(self, response: httpx.Response) -> bytes | None:
-        assert response is self.response and self.chunks is not None, "a call reads the response it sent for last"
+    def read(self, step: Read) -> bytes | None:
+        assert step.response is self.response and self.chunks is not None, "a call reads the response it sent for last"
+        if step.within_s != self.within_s:
+            self.within_s = step.within_s
+            limit_reads(step.response, self.read_limit_s if step.within_s is None else step.within_s)
         chunk = next(self.chunks, None)
         if chunk is None:
             self.close()
@@ -217,26 +232,34 @@ class Hands:
 class LoopWatch:
     """Measures how late an event loop is while calls are under way: a heartbeat that should come every 20 ms.
 
-    ``stalled()`` gives the seconds it was late in all; the difference over a call is that call's ``loop_stall_s``.
+    ``stalled()`` gives the seconds it was late in all, ``held_up()`` those of the stall that has just ended, or lasts still.
     """
 
     BEAT_S = 0.02
     JITTER_S = 0.005  # timers are never exact; this much is not a stall
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self._calls = 0
         self._stalled_s = 0.0
+        self._last_stall_s = self._last_stall_ended = 0.0
         self._due = 0.0
         self._handle: asyncio.TimerHandle | None = None
 
     def stalled(self) -> float:
         return self._stalled_s + self._late()
 
+    def held_up(self) -> float:
+        late = self._late()
+        if late:
+            return late
+        return self._last_stall_s if self._clock() - self._last_stall_ended < self.JITTER_S else 0.0
+
     def _late(self) -> float:
         """How late the beat that is due is by now."""
         if self._handle is None:
             return 0.0
-        late = time.perf_counter() - self._due
+        late = self._clock() - self._due
         return late if late > self.JITTER_S else 0.0
 
     def __enter__(self) -> LoopWatch:
@@ -248,21 +271,27 @@ class LoopWatch:
     def __exit__(self, *_: object) -> None:
         self._calls -= 1
         if not self._calls and self._handle is not None:
-            self._stalled_s += self._late()
+            self._count()
             self._handle.cancel()
             self._handle = None
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._due = time.perf_counter() + self.BEAT_S
+        self._due = self._clock() + self.BEAT_S
         self._handle = loop.call_later(self.BEAT_S, self._beat, loop)
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._stalled_s += self._late()
+        self._count()
         self._next(loop)
+
+    def _count(self) -> None:
+        late = self._late()
+        if late:
+            self._stalled_s += late
+            self._last_stall_s, self._last_stall_ended = late, self._clock()
 
 
 class AsyncDriver:
-    """Carries out steps on an event loop; disk look-ups go to a thread."""
+    """Carries out steps on an event loop; writing to disk and asking a Redis go to threads."""
 
     def __init__(
         self,
@@ -271,12 +300,21 @@ class AsyncDriver:
         in_process: InProcess = lambda _host: None,
         cache: ResponseCache | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.transports = transports
         self.in_process = in_process
         self.cache = cache
         self.flights: Flights[Kept] = cache.flights if cache is not None else Flights()
         self.sleep = sleep
+        self.clock = clock
+        self._writer: tuple[int, ThreadPoolExecutor] | None = None
+
+    def writer(self) -> ThreadPoolExecutor:
+        """Return the one thread that writes to disk: several would queue for the file, with a connection each."""
+        if self._writer is None or self._writer[0] != os.getpid():  # a forked child has none of its parent's threads
+            self._writer = os.getpid(), ThreadPoolExecutor(1, thread_name_prefix="toolkit-cache")
+        return self._writer[1]
 
     async def run(self, steps: Steps[T]) -> T:
         """Carry out a call to its end and return what it gives; events for a reader are dropped."""
@@ -326,7 +364,7 @@ class AsyncDriver:
 class AsyncHands:
     """What one call holds on to while it runs on a loop: the response it is reading, its place in a pool, and its claim."""
 
-    __slots__ = ("chunks", "claim", "driver", "pool", "response")
+    __slots__ = ("chunks", "claim", "driver", "pool", "read_limit_s", "response", "within_s")
 
     def __init__(self, driver: AsyncDriver) -> None:
         self.driver = driver
@@ -334,11 +372,13 @@ class AsyncHands:
         self.chunks: AsyncIterator[bytes] | None = None
         self.pool: LoopTransport | None = None
         self.claim: Claim | None = None
+        self.read_limit_s: float | None = None  # of the request
+        self.within_s: float | None = None  # in its place, for now
 
     async def carry_out(self, step: Any) -> Any:  # each step has its own type of result
         kind = type(step)
         if kind is Read:
-            return await self.read(step.response)
+            return await self.read(step)
         if kind is Send:
             return await self.send(step)
         if kind is Lookup:
@@ -386,18 +426,23 @@ class AsyncHands:
 
     async def keep(self, step: Keep) -> None:
         cache = self.driver.cache
-        if cache is not None and cache.blocks:
-            await asyncio.to_thread(cache.set, step.key, step.value)
-        elif cache is not None:
-            cache.set(step.key, step.value)
+        if cache is None or cache.in_memory_only:
+            return None if cache is None else cache.set(step.key, step.value)
+        writer = None if cache.blocks else self.driver.writer()
+        return await asyncio.get_running_loop().run_in_executor(writer, cache.set, step.key, step.value)
 
     async def send(self, step: Send) -> httpx.Response:
         await self.close()
-        response = await self.exchange(step)
         if step.stream:
-            self.response = response
+            with hurried(step.request, step.within_s):
+                response = self.response = await self.exchange(step)
+            self.read_limit_s, self.within_s = read_limit(step.request), step.within_s
             self.chunks = aiter(response.stream if whole_stream(response) else response.aiter_bytes())  # type: ignore[arg-type]
             return response
+        deadline = Deadline(self.driver.clock, read_limit(step.request))
+        response = await self.exchange(step)
+        if not response.is_closed:
+            response.stream = AsyncPunctualStream(response.stream, deadline)  # type: ignore[arg-type]
         try:
             await response.aread()
         finally:
@@ -434,8 +479,11 @@ class AsyncHands:
         if pool is not None:
             self.driver.transports.give_back(pool)
 
-    async def read(self, response: httpx.Response) -> bytes | None:
-        assert response is self.response and self.chunks is not None, "a call reads the response it sent for last"
+    async def read(self, step: Read) -> bytes | None:
+        assert step.response is self.response and self.chunks is not None, "a call reads the response it sent for last"
+        if step.within_s != self.within_s:
+            self.within_s = step.within_s
+            limit_reads(step.response, self.read_limit_s if step.within_s is None else step.within_s)
         chunk = await anext(self.chunks, None)
         if chunk is None:
             await self.close()

@@ -22,7 +22,15 @@ ToolkitError
 from __future__ import annotations
 
 import copyreg
-from typing import Any
+import re
+import traceback
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from .hints import NEXT_STEPS
+from .render import plain
 
 __all__ = [
     "AuthError",
@@ -39,15 +47,62 @@ __all__ = [
     "ReplyError",
     "RequestError",
     "ServerError",
+    "Stack",
     "StreamInterrupted",
     "ToolkitError",
     "UnreachableError",
     "from_status",
+    "when_shown",
 ]
 
 
+class Stack(str):
+    """A traceback as text. It shows itself line by line, so the last expression of a cell is enough to read it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 class ToolkitError(Exception):
-    """Base of every error raised on purpose by the toolkit."""
+    """Base of every error raised on purpose by the toolkit.
+
+    In a notebook it shows as a few lines: what went wrong, the cause, the next step, and an id under which ``toolkit.monitor`` has it.
+    """
+
+    @property
+    def error_id(self) -> str:
+        """The id of this error in the journal and in the error tracker; the same however often it is asked for."""
+        found: str = self.__dict__.setdefault("_error_id", uuid.uuid4().hex)  # one step: the journal's thread asks too
+        return found
+
+    def trace(self) -> Stack:
+        """Return the whole stack, with causes.
+
+        Examples
+        --------
+        >>> try:
+        ...     raise ConfigError("no such column")
+        ... except ConfigError as error:
+        ...     print(error.trace())
+        Traceback (most recent call last):
+          ...
+        toolkit.errors.ConfigError: no such column
+        """
+        return Stack("".join(traceback.format_exception(self)).rstrip())
+
+    def __copy__(self) -> Self:
+        twin = type(self).__new__(type(self), *self.args)
+        twin.__dict__.update(self.__dict__)
+        twin.__dict__.pop("_error_id", None)  # the copy is raised elsewhere, and recorded there
+        return twin
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of the stack."""
+        for listener in _listeners:
+            listener(self)
+        return shown_in_cell(self)
 
 
 class ConfigError(ToolkitError):
@@ -200,3 +255,46 @@ def from_status(
     if retryable is None and status in _RETRYABLE_REQUEST_ERRORS:
         retryable = True
     return kind(message, provider=provider, model=model, status=status, request_id=request_id, retryable=retryable, retry_after=retry_after)
+
+
+_listeners: list[Callable[[ToolkitError], object]] = []
+
+
+def when_shown(listener: Callable[[ToolkitError], object]) -> None:
+    """Have a function told of each error of ours that a notebook shows."""
+    _listeners.append(listener)
+
+
+def shown_in_cell(error: ToolkitError) -> list[str]:
+    """What a person needs to go on, line by line: the message, the place, the cause, the next step, the id."""
+    facts = {"at": place(error), "cause": cause(error), "next": hint(error), "id": error.error_id}
+    lines = [f"  {name + ':':<7}{plain(fact)}" for name, fact in facts.items() if fact]
+    return [f"{type(error).__name__}: {plain(str(error))}", *lines, "  stack: import sys; sys.last_value.trace()"]
+
+
+def cause(error: BaseException) -> str | None:
+    """The error at the bottom, where there is another one."""
+    chain = [error]
+    while (below := below_of(chain[-1])) is not None and below not in chain:
+        chain.append(below)
+    return f"{type(chain[-1]).__name__}: {chain[-1]}".rstrip(": ") if len(chain) > 1 else None
+
+
+def below_of(error: BaseException) -> BaseException | None:
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def hint(error: ToolkitError) -> str | None:
+    return next((NEXT_STEPS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in NEXT_STEPS), None)
+
+
+def place(error: BaseException) -> str | None:
+    """The last line of the user's own on the way to the error."""
+    others = ("site-packages", "dist-packages", str(Path(__file__).parent))
+    own = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if frame.line and not any(part in frame.filename for part in others)
+    ]
+    if not own:
+        return None
+    file = "" if re.search(r"^<|ipykernel_\d+", own[-1].filename) else f" of {Path(own[-1].filename).name}"
+    return f"line {own[-1].lineno}{file}: {own[-1].line}"

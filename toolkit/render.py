@@ -6,13 +6,33 @@ A model wrote the answers and a user the prompts: both are untrusted in a page, 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html
 import re
 import shutil
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
-__all__ = ["escape", "html_card", "html_page", "html_pictures", "html_table", "plain", "seconds", "side_by_side_text", "text_table", "usd"]
+__all__ = [
+    "Listing",
+    "Markup",
+    "Shown",
+    "escape",
+    "html_bar",
+    "html_card",
+    "html_page",
+    "html_pictures",
+    "html_table",
+    "html_voice",
+    "plain",
+    "seconds",
+    "shown_fields",
+    "side_by_side_text",
+    "size",
+    "text_table",
+    "usd",
+]
 
 STYLE = (  # !important where a notebook's own style sheet says otherwise
     "<style>.tk{color-scheme:light dark;font:13px/1.45 system-ui,sans-serif;max-width:100%;overflow-x:auto}"
@@ -20,10 +40,15 @@ STYLE = (  # !important where a notebook's own style sheet says otherwise
     ".tk th,.tk td{text-align:left!important;vertical-align:top!important;padding:.25em .8em;border-bottom:1px solid #8884;"
     "white-space:pre-wrap!important;overflow-wrap:break-word;max-width:34em}"
     ".tk th{font-weight:600}.tk td.n{text-align:right!important;font-variant-numeric:tabular-nums}"
+    ".tk progress{width:6em;height:.8em;vertical-align:middle;accent-color:#0072B2}"
+    ".tk .voice{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}"
     ".tk .muted{opacity:.7}.tk .answer{white-space:pre-wrap;border-left:3px solid #0072B2;padding-left:.8em;margin:.4em 0}</style>"
 )
 CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
 DASH = "–"
+SHOWN_ROWS = 20
+SHOWN_CHARACTERS = 400
+T = TypeVar("T")
 
 
 def escape(text: object) -> str:
@@ -34,6 +59,42 @@ def escape(text: object) -> str:
 def plain(text: str) -> str:
     """Return a text without what a terminal would obey: escape sequences, carriage returns, direction overrides."""
     return CONTROL.sub("\ufffd", text)
+
+
+class Shown:
+    """Shows its fields in a notebook: what a dataclass's ``repr`` has, as a table, escaped. Others say what ``_facts`` there are."""
+
+    __slots__ = ()
+
+    def _facts(self) -> Mapping[str, object]:
+        return shown_fields(self)
+
+    def _repr_html_(self) -> str:
+        rows = [(name, cut(value)) for name, value in self._facts().items()]
+        return html_page(f"<b>{escape(type(self).__name__)}</b>", html_table(("field", "value"), rows))
+
+
+class Listing(list[T]):
+    """A list that shows itself in a notebook as a table, a row an item."""
+
+    def _repr_html_(self) -> str:
+        rows = [shown_fields(item) for item in self[:SHOWN_ROWS]]
+        more = f'<div class="muted">and {len(self) - SHOWN_ROWS:,} more</div>' if len(self) > SHOWN_ROWS else ""
+        return html_page(html_table(list(rows[0]), [[cut(value) for value in row.values()] for row in rows]) if rows else "none", more)
+
+
+def shown_fields(record: Any) -> dict[str, object]:  # a dataclass's instance
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record) if field.repr}
+
+
+def cut(value: object) -> object:
+    """A value as a table's cell: numbers as they are, a dash for None, long texts cut."""
+    if value is None:
+        return DASH
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    text = str(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 def html_page(*parts: str) -> str:
@@ -64,6 +125,22 @@ def html_picture(mime: str, data: bytes | None) -> str:
     return f'<img alt="" style="max-width:24em;max-height:24em;margin:.4em .4em 0 0" src="{address}">'
 
 
+class Markup(str):
+    """HTML that is safe already: a table's cell takes it as it stands."""
+
+    __slots__ = ()
+
+
+def html_bar(done: int, total: int, label: str) -> Markup:
+    """A progress bar with its numbers beside it."""
+    return Markup(f'<progress value="{done}" max="{total}" aria-label="{escape(label)}"></progress> {done:,}/{total:,}')
+
+
+def html_voice(text: str) -> str:
+    """What a screen reader says when it changes, and nobody sees."""
+    return f'<div class="voice" role="status" aria-live="polite">{escape(text)}</div>'
+
+
 def html_table(head: Sequence[object], rows: Iterable[Sequence[object]], *, caption: str = "") -> str:
     """A table; numbers stand right. Everything is escaped here."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
@@ -73,6 +150,8 @@ def html_table(head: Sequence[object], rows: Iterable[Sequence[object]], *, capt
 
 
 def html_cell(cell: object) -> str:
+    if isinstance(cell, Markup):
+        return f'<td class="n">{cell}</td>'
     number = isinstance(cell, int | float) or (isinstance(cell, str) and re.fullmatch(r"[–$]?[\d.,]+( (s|ms|%|/s))?|–", cell))
     return f'<td class="n">{escape(cell)}</td>' if number else f"<td>{escape(cell)}</td>"
 
@@ -94,6 +173,20 @@ def seconds(value: float | None) -> str:
 
 def three_digits(value: float) -> str:
     return f"{value:,.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
+
+
+def size(size_bytes: float | None) -> str:
+    """Bytes with the unit that suits; a dash where there is no number.
+
+    Examples
+    --------
+    >>> size(512), size(1_500_000), size(None)
+    ('512 B', '1.50 MB', '–')
+    """
+    if size_bytes is None:
+        return DASH
+    power = next((power for power in (4, 3, 2, 1) if size_bytes >= 1000**power), 0)
+    return f"{three_digits(size_bytes / 1000**power)} {'kMGT'[power - 1]}B" if power else f"{size_bytes:.0f} B"
 
 
 def usd(value: float | None) -> str:

@@ -8,6 +8,8 @@ TOOLKIT_CACHE_HMAC_KEY  secret that answers in Redis are signed with; what is no
 TOOLKIT_RECORD_CONTENT  ``1`` (default) keeps prompts and answers in the journal, ``0`` only their hashes and sizes
 TOOLKIT_ALERTS          file of alert rules (TOML); default ``$TOOLKIT_HOME/alerts.toml``
 TOOLKIT_OFFLINE         ``1`` refuses every address that is not loopback
+TOOLKIT_EXPORTERS       where else calls and errors are sent: ``otel``, ``sentry``, ``prometheus``, with commas between; default nowhere
+TOOLKIT_METRICS_PORT    port of 127.0.0.1 that Prometheus reads ``/metrics`` from, default 9464
 ======================  =========================================================================================
 
 Each provider's conventional variables (keys, base URLs) are named in the provider's class and read here too.
@@ -26,10 +28,14 @@ __all__ = [
     "cache_folder",
     "cache_hmac_key",
     "cache_url",
+    "capture_content",
+    "check_online",
+    "exporters",
     "home",
     "in_ci",
     "is_loopback",
     "journal_url",
+    "metrics_port",
     "offline",
     "proxy_for",
     "record_content",
@@ -108,6 +114,45 @@ def record_content() -> bool:
 def offline() -> bool:
     """Whether only loopback addresses may be asked."""
     return variable("TOOLKIT_OFFLINE") == "1"
+
+
+def capture_content() -> bool:
+    """Whether exported spans have prompts and answers, by OpenTelemetry's own variable for it."""
+    chosen = variable("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT") or "NO_CONTENT"
+    return chosen.upper() in ("SPAN_ONLY", "SPAN_AND_EVENT")
+
+
+def check_online(url: str, what: str) -> None:
+    """Refuse an address beyond this machine where ``TOOLKIT_OFFLINE`` is set.
+
+    Raises
+    ------
+    ConfigError
+    """
+    from urllib.parse import urlsplit
+
+    host = urlsplit(url).hostname or ""
+    if offline() and not is_loopback(host):
+        raise ConfigError(f"{what} is at {host}, and TOOLKIT_OFFLINE=1 refuses what is not on this machine")
+
+
+def exporters() -> tuple[str, ...]:
+    """Return the names of the exporters to switch on: ``TOOLKIT_EXPORTERS``."""
+    return tuple(filter(None, (name.strip().lower() for name in (variable("TOOLKIT_EXPORTERS") or "").split(","))))
+
+
+def metrics_port() -> int:
+    """Return the port that ``/metrics`` is served on.
+
+    Raises
+    ------
+    ConfigError
+        If ``TOOLKIT_METRICS_PORT`` is no port.
+    """
+    chosen = variable("TOOLKIT_METRICS_PORT") or "9464"
+    if not chosen.isdecimal() or int(chosen) > 65_535:
+        raise ConfigError(f"TOOLKIT_METRICS_PORT={chosen!r} is no port; give a number up to 65535, 0 for any free one")
+    return int(chosen)
 
 
 def in_ci() -> bool:

@@ -126,7 +126,7 @@ class ThreadTransports:
 
     def __init__(self, choice: TransportChoice = "own") -> None:
         self.routes = Routes()
-        self._choice = choice
+        self.choice = choice
         self._mine = threading.local()
         self._all: weakref.WeakSet[httpx.BaseTransport] = weakref.WeakSet()
 
@@ -136,7 +136,7 @@ class ThreadTransports:
         held: dict[tuple[str, str | None], ThreadTransport] = self._mine.__dict__.setdefault("held", {})
         found = held.get((url.scheme, proxy))
         if found is None or fresh:
-            found = held[(url.scheme, proxy)] = ThreadTransport(make_sync(self._choice, self.routes, url, proxy))
+            found = held[(url.scheme, proxy)] = ThreadTransport(make_sync(self.choice, self.routes, url, proxy))
             self._all.add(found.transport)
         return found
 

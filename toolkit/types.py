@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from .render import html_card, html_pictures, seconds, usd
+from .rates import TokenFlow
+from .render import Shown, html_card, html_page, html_pictures, html_table, seconds, usd
 
 __all__ = [
     "ChatRequest",
@@ -41,14 +42,14 @@ EventKind = Literal["text", "reasoning", "tool_call", "end"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextPart:
+class TextPart(Shown):
     """A piece of text inside a message that also holds images."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImagePart:
+class ImagePart(Shown):
     """An image inside a message: its bytes, or the address of a page on the web.
 
     Parameters
@@ -71,7 +72,7 @@ class ImagePart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolCall:
+class ToolCall(Shown):
     """A function that the model wants called; ``arguments`` is JSON text as the model wrote it."""
 
     id: str
@@ -81,7 +82,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(Shown):
     """One turn of a conversation.
 
     Examples
@@ -134,7 +135,7 @@ class ImageRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
+class Image(Shown):
     """A picture: its encoded bytes and their media type."""
 
     data: bytes = field(repr=False)
@@ -142,7 +143,7 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(Shown):
     """Token counts as the service reported them; ``None`` where it did not.
 
     ``input_tokens`` includes the cached ones, ``output_tokens`` the reasoning ones.
@@ -206,8 +207,8 @@ class ImageReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """Where the time of a call went, in seconds of a monotonic clock.
+class Timing(Shown):
+    """Where the time of a call went, in seconds of a monotonic clock, and how fast its tokens came.
 
     ``total_s = lookup_s + limiter_wait_s + retry_sleep_s + failed_attempts_s + latency_s + consumer_s``, exactly
     (a ``latency_s`` of None, for an answer that was not asked for now, counts as nothing).
@@ -226,12 +227,30 @@ class Timing:
         What the reader of a stream took between events.
     ttft_s, ttfa_s : float or None
         From handing over the request to the first token of any channel, and of the answer. Streams only.
-    inter_token_s : tuple of float
-        Gaps between successive pieces of a stream.
-    output_tokens_per_s : float or None
-        Output tokens after the first, over the time from the first piece to the last. Streams only.
     loop_stall_s : float
-        How long the event loop was busy with other things while this call was under way.
+        How long the event loop was busy with other things while this call was under way. What that delayed the call is in no other part:
+        by the clock on the wall, a call took up to so much longer than ``total_s``.
+    e2e_tokens_per_s : float or None
+        End to end: ``output_tokens / latency_s``. Of streams and of whole answers.
+    output_tokens_per_s : float or None
+        Decoding: tokens after the first arrival of any channel, over the time from there to the last arrival. Streams only, like all that
+        follow. A token's arrival is known by its piece; an arrival of several tokens counts as so many, shared out of the reported
+        usage by characters, each channel's own.
+    answer_tokens_per_s : float or None
+        The same of the answer alone, without its reasoning.
+    tpot_s : float or None
+        Time per output token after the first arrival, ``1 / output_tokens_per_s``: the mean of ``inter_token_s`` weighted by tokens.
+    inter_token_s : tuple of float
+        The gaps: for each arrival after the first, the time since the one before over the tokens in it. ``flow.gaps`` has their weights.
+    itl_p50_s, itl_p95_s : float or None
+        Inter-token latency: the gap that half, and 95 %, of the tokens did not exceed.
+    flow : TokenFlow or None
+        What the rates are worked out from, when they are asked for; None for an answer that was not asked for now.
+
+    Notes
+    -----
+    The terms are those of inference benchmarks (vLLM's ``bench serve``, NVIDIA's GenAI-Perf): TTFT, TPOT, ITL, end to end. Theirs count a
+    chunk as one token; ours does not depend on how many a chunk carries.
     """
 
     total_s: float = 0.0
@@ -243,9 +262,36 @@ class Timing:
     consumer_s: float = 0.0
     ttft_s: float | None = None
     ttfa_s: float | None = None
-    inter_token_s: tuple[float, ...] = ()
-    output_tokens_per_s: float | None = None
     loop_stall_s: float = 0.0
+    flow: TokenFlow | None = field(default=None, repr=False)
+
+    @property
+    def e2e_tokens_per_s(self) -> float | None:
+        return self.flow.e2e_tokens_per_s if self.flow else None
+
+    @property
+    def output_tokens_per_s(self) -> float | None:
+        return self.flow.output_tokens_per_s if self.flow else None
+
+    @property
+    def answer_tokens_per_s(self) -> float | None:
+        return self.flow.answer_tokens_per_s if self.flow else None
+
+    @property
+    def tpot_s(self) -> float | None:
+        return self.flow.tpot_s if self.flow else None
+
+    @property
+    def inter_token_s(self) -> tuple[float, ...]:
+        return self.flow.inter_token_s if self.flow else ()
+
+    @property
+    def itl_p50_s(self) -> float | None:
+        return self.flow.inter_token_percentile(0.5) if self.flow else None
+
+    @property
+    def itl_p95_s(self) -> float | None:
+        return self.flow.inter_token_percentile(0.95) if self.flow else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -382,9 +428,13 @@ class StreamEvent(NamedTuple):
     text: str = ""
     completion: Completion | None = None
 
+    def _repr_html_(self) -> str:
+        rows = [(name, "–" if value is None else str(value)) for name, value in self._asdict().items()]
+        return html_page("<b>StreamEvent</b>", html_table(("field", "value"), rows))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelInfo:
+class ModelInfo(Shown):
     """A model that a provider offers; ``None`` where the service does not say."""
 
     id: str
@@ -396,7 +446,7 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class Health(Shown):
     """Whether a provider can be used right now, and if not, what to do."""
 
     provider: str
@@ -407,7 +457,7 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PullProgress:
+class PullProgress(Shown):
     """How far the download of a model has come."""
 
     status: str

@@ -29,6 +29,8 @@ class OllamaService:
     fault: Callable[[Request, Answer], Answer] = lambda _request, good: good
     key: str | None = None
     models: dict[str, int] = field(default_factory=lambda: {"alpine:4b": 3_300_000_000})
+    loaded: dict[str, int] = field(default_factory=dict)  # names to contexts
+    old: bool = False  # before it could tell what is loaded
 
     def __call__(self, request: Request) -> Answer:
         if self.key is not None and request.headers.get("authorization") != f"Bearer {self.key}":
@@ -38,14 +40,18 @@ class OllamaService:
             ("POST", "/api/pull"): self.pull,
             ("DELETE", "/api/delete"): self.delete,
             ("GET", "/api/tags"): self.tags,
+            ("GET", "/api/ps"): self.running,
+            ("POST", "/api/show"): self.show,
             ("GET", "/api/version"): lambda _request: json_answer({"version": "0.33.0"}),
         }
-        route = routes.get((request.method, request.path))
+        route = None if self.old and request.path == "/api/ps" else routes.get((request.method, request.path))
         return route(request) if route else Answer(404, {"content-type": "text/plain"}, [b"404 page not found"], framing="length")
 
     def chat(self, request: Request) -> Answer:
         if request.json["model"] not in self.models:
             return json_answer({"error": f"model '{request.json['model']}' not found"}, 404)
+        if not request.json["messages"]:
+            return self.load(request)
         return self.fault(request, self.good(request))
 
     def good(self, request: Request) -> Answer:
@@ -60,6 +66,24 @@ class OllamaService:
         messages += [{"role": "assistant", "content": word} for word in self.words]
         end = {**line(model, {"role": "assistant", "content": ""}), **END}
         return [*(nd(line(model, message)) for message in messages), nd(end)]
+
+    def load(self, request: Request) -> Answer:
+        name = request.json["model"]
+        if request.json.get("keep_alive") == 0:
+            self.loaded.pop(name, None)
+            return json_answer({**line(name, {"role": "assistant", "content": ""}), "done": True, "done_reason": "unload"})
+        self.loaded[name] = request.json.get("options", {}).get("num_ctx", 4096)
+        end = {"done": True, "done_reason": "load", "load_duration": 1203000000}
+        return json_answer({**line(name, {"role": "assistant", "content": ""}), **end})
+
+    def running(self, _request: Request) -> Answer:
+        return json_answer({"models": [{"name": name, "model": name, "context_length": size} for name, size in self.loaded.items()]})
+
+    def show(self, request: Request) -> Answer:
+        if request.json["model"] not in self.models:
+            return json_answer({"error": f"model '{request.json['model']}' not found"}, 404)
+        facts = {"general.architecture": "alpine", "alpine.context_length": 131_072}
+        return json_answer({"details": {"family": "alpine"}, "model_info": facts, "capabilities": ["completion", "tools"]})
 
     def tags(self, _request: Request) -> Answer:
         listed = [{"name": name, "model": name, "size": size, "details": {"families": None}} for name, size in self.models.items()]

@@ -66,6 +66,7 @@ class DiskStore:
     """
 
     name: CacheTier = "disk"
+    blocks = False  # not for longer than going to a thread would take
 
     def __init__(
         self,

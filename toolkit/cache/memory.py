@@ -10,11 +10,12 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Generic, TypeVar, overload
 
 from ..errors import ConfigError
+from ..render import Shown, shown_fields
 from .frozen import is_immutable
 
 __all__ = ["Cache", "CacheStats", "LRUCache", "live_caches"]
@@ -28,7 +29,7 @@ _ABSENT: Final = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CacheStats:
+class CacheStats(Shown):
     """What a cache has done since it was made or cleared.
 
     Attributes
@@ -62,7 +63,7 @@ class _Entry(Generic[V]):
         self.copied = copied
 
 
-class Cache(Generic[K, V]):
+class Cache(Shown, Generic[K, V]):
     """A mapping that forgets: the entry written first when it is full, and every entry whose time is over.
 
     Parameters
@@ -306,6 +307,9 @@ class Cache(Generic[K, V]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(max_size={self._max_size}, ttl_s={self._ttl_s}, size={len(self._entries)})"
+
+    def _facts(self) -> Mapping[str, object]:
+        return shown_fields(self.stats())
 
     def _alive(self, entry: _Entry[V]) -> bool:
         return entry.ttl_s is None or self._timer() < entry.expires_at

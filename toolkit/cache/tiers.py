@@ -6,12 +6,13 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from ..errors import CacheError, ConfigError
+from ..render import Shown, shown_fields
 from ..types import Kept
 from .base import MISS, Found, Guard, Miss, Store
 from .claims import Claim
@@ -22,7 +23,7 @@ from .frozen import freeze
 from .memory import LRUCache
 from .redis import RedisStore
 
-__all__ = ["ResponseCache", "ResponseCacheStats", "TierStats"]
+__all__ = ["CacheSettings", "ResponseCache", "ResponseCacheStats", "TierStats"]
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -35,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TierStats:
+class TierStats(Shown):
     """What one tier has done in this process, and how full it is; ``entries`` and ``size_bytes`` are None while it can't be asked."""
 
     tier: str
@@ -48,7 +49,7 @@ class TierStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResponseCacheStats:
+class ResponseCacheStats(Shown):
     """What a cache of answers has done in this process.
 
     Attributes
@@ -221,7 +222,18 @@ class _Saved:
             self.usd += kept.cost_usd or 0.0
 
 
-class ResponseCache:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings:
+    """What a ``ResponseCache`` was made of, as plain values: another process makes its own of them, over the same tiers."""
+
+    folder: str | None
+    memory_entries: int
+    ttl_s: float | None
+    max_bytes: int | None
+    url: str | None
+
+
+class ResponseCache(Shown):
     """Answers of models, by the key of their request: in memory, below that in a folder on disk, below that in a Redis.
 
     Parameters
@@ -278,7 +290,15 @@ class ResponseCache:
     ) -> None:
         if stores is not None and (folder is not None or url is not None):
             raise ConfigError("give either stores=, or folder= and url=")
+        self._settings: CacheSettings | None = None
         if stores is None:
+            self._settings = CacheSettings(
+                folder=None if folder is None else str(Path(folder).absolute()),
+                memory_entries=memory_entries,
+                ttl_s=ttl_s,
+                max_bytes=max_bytes,
+                url=url,
+            )
             stores = [*_disk(folder, max_bytes, clock), *_redis(url)]
         self._ttl_s = ttl_s
         self._clock = clock
@@ -288,10 +308,41 @@ class ResponseCache:
         self._replayed, self._coalesced = _Saved(), _Saved()
         self.flights: Flights[Kept] = Flights(share=freeze, taken=self._coalesced.note)
 
+    @classmethod
+    def of(cls, settings: CacheSettings) -> ResponseCache:
+        """Make a cache over the same tiers as another process's."""
+        return cls(
+            settings.folder,
+            memory_entries=settings.memory_entries,
+            ttl_s=settings.ttl_s,
+            max_bytes=settings.max_bytes,
+            url=settings.url,
+        )
+
+    def settings(self) -> CacheSettings:
+        """Return what this cache was made of.
+
+        Raises
+        ------
+        ConfigError
+            If it was made of stores by hand: no other process can have those.
+        """
+        if self._settings is None:
+            raise ConfigError("a cache made of stores= can't be described to another process; give folder= and url= instead")
+        return self._settings
+
     @property
     def blocks(self) -> bool:
-        """Whether ``get`` may have to wait for a disk or a network: an event loop then calls it in a thread, after ``peek``."""
-        return bool(self._tiers)
+        """Whether ``get`` and ``set`` may have to wait for a network: an event loop then calls them in a thread, ``get`` after ``peek``.
+
+        A look-up on disk does not count: it takes 20 microseconds, and going to a thread and back several times that.
+        """
+        return any(getattr(tier.store, "blocks", True) for tier in self._tiers)
+
+    @property
+    def in_memory_only(self) -> bool:
+        """Whether there is nothing below memory; else ``set`` now and then makes room on disk, which takes long."""
+        return not self._tiers
 
     def peek(self, key: str) -> Found | Miss:
         """Return the answer if memory has it. Never blocks; a hit counts, a miss does not: ``get`` counts it."""
@@ -311,6 +362,10 @@ class ResponseCache:
         if found is not MISS:
             self._replayed.note(found.kept)
         return found
+
+    def holds(self, key: str) -> bool:
+        """Whether a tier has the answer. Nothing is counted: nobody asked yet."""
+        return key in self._memory or self._get_below(key, lambda _tier, _hit: None) is not MISS
 
     def claim(self, key: str) -> Claim | None:
         """Return a claim to ask in the name of all processes that share a tier; ``None`` if none is shared."""
@@ -360,6 +415,9 @@ class ResponseCache:
 
     def __repr__(self) -> str:
         return f"ResponseCache({', '.join(['memory', *(tier.store.name for tier in self._tiers)])})"
+
+    def _facts(self) -> Mapping[str, object]:
+        return shown_fields(self.stats())
 
     def _get_below(self, key: str, count: Callable[[_Tier, bool], None]) -> Found | Miss:
         for depth, tier in enumerate(self._tiers):

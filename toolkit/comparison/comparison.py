@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-import math
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
+from .. import charts
+from ..client import AsyncClient, Client
 from ..errors import ConfigError
-from ..hints import next_step
-from ..monitor import frames
-from ..monitor.events import CALL_COLUMNS, CallRecord
+from ..monitor.journal import Journal
 from ..render import escape, html_page, html_table, seconds, text_table, usd
+from ..types import CacheMode
+from . import answers, capsule, plots, saved
+from .diff import Diff
+from .grid import Model
+from .judge import METRIC, Judge, Judgement, ajudge_pairings, judge_pairings, judge_scores, read_judge, votes_of
+from .judge_tables import judge_report, judge_sentences, judgement_frame
+from .measured import Measured
+from .pairings import Pairing, chosen_labels, pairings
+from .progress import Progress
+from .ranking import Raters, ranking, win_shares
 from .run import Run
-from .verdict import verdict
+from .votes import Ballot, BallotBox, vote_frame
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-    import polars as pl
 
-__all__ = ["Comparison", "SideBySide"]
+    from ..widgets.ballot import BallotWidget
 
-SHOWN_ROWS = 20
-
-
-class SideBySide(pd.DataFrame):
-    """Prompts down, models across: a data frame that shows whole answers, escaped, and the first 20 prompts."""
-
-    @property
-    def _constructor(self) -> type[pd.DataFrame]:
-        return pd.DataFrame
-
-    def _repr_html_(self) -> str:
-        rows = [("" if cell is None else cell for cell in row) for row in self.head(SHOWN_ROWS).reset_index().itertuples(index=False)]
-        more = f'<div class="muted">and {len(self) - SHOWN_ROWS} more</div>' if len(self) > SHOWN_ROWS else ""
-        return html_page(html_table([*self.index.names, *self.columns], [list(row) for row in rows]), more)
+__all__ = ["Comparison"]
 
 
-class Comparison:
+class Comparison(Measured):
     """Answers of several models to the same prompts.
 
     Attributes
@@ -51,7 +47,11 @@ class Comparison:
     models : list of str
         The labels, in the order given.
     stopped : bool
-        Whether cells are missing because it was interrupted.
+        Whether cells are missing because it was interrupted or a rule stopped it.
+    stopped_because : str or None
+        The rule's reason.
+    notes : tuple of str
+        What else to know about how it went: that it was resumed, say, or that warm-up calls were left out.
 
     Examples
     --------
@@ -63,241 +63,312 @@ class Comparison:
     'Hello'
     """
 
-    def __init__(self, run: Run, *, name: str | None = None) -> None:
-        self._plan = run.plan
-        self._records = dict(run.done)
-        self._scores = dict(run.scores)
-        self._scorers = list(run.scorers)
-        self.run_id = run.run_id
-        self.name = name or run.run_id
-        self.stopped = not run.finished
-        self.elapsed_s = run.elapsed_s
+    def __init__(
+        self, run: Run, *, name: str | None = None, journal: Journal | None = None, client: Client | AsyncClient | None = None
+    ) -> None:
+        super().__init__(run, name=name)
+        self._client = client
+        self._box = BallotBox(journal)
+        self._judgements: list[Judgement] = []
+        self._arrivals = dict(run.arrivals)
+        self._streams: dict[int, saved.Stream] = {}
 
-    # --- rows --------------------------------------------------------------------------------------------------------
+    # --- answers -----------------------------------------------------------------------------------------------------
 
-    @property
-    def models(self) -> list[str]:
-        return self._plan.labels
-
-    @property
-    def order_seed(self) -> int:
-        """The seed of the order of asking: give it to ``compare`` for the same order again."""
-        return self._plan.order_seed
-
-    @property
-    def missing(self) -> int:
-        """How many calls were planned and not made."""
-        return len(self._plan) - len(self._records)
-
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        columns = {name: pd.Series(values, dtype="float64") for name, values in self._score_columns.items()}
-        return frames.to_pandas(self._table).assign(reference=pd.Series(self._references, dtype="object"), **columns)
-
-    def polars(self) -> pl.DataFrame:
-        """Return ``frame`` as a polars frame.
-
-        Raises
-        ------
-        ConfigError
-            If polars is not installed.
-        """
-        table = frames.to_polars(self._table)
-        series = type(table[:, 0])
-        extra = {"reference": self._references, **self._score_columns}
-        return table.with_columns(series(name, values, strict=False) for name, values in extra.items())
-
-    @cached_property
-    def _table(self) -> frames.TidyTable:
-        rows = [self._records[index] for index in sorted(self._records)]
-        columns = map(list, zip(*rows)) if rows else ([] for _ in CALL_COLUMNS)
-        return frames.TidyTable(dict(zip(CALL_COLUMNS, columns)), frames.CALL_KINDS)
-
-    @property
-    def _references(self) -> list[Any]:  # whatever the scorers understand
-        return [self._plan.cell(index).question.reference for index in sorted(self._records)]
-
-    @property
-    def _score_columns(self) -> dict[str, list[float]]:
-        indices = sorted(self._records)
-        return {name: [self._scores.get(index, {}).get(name, math.nan) for index in indices] for name in self._scorers}
-
-    # --- tables ------------------------------------------------------------------------------------------------------
-
-    def summary(self) -> pd.DataFrame:
-        """Return a row a model: how many calls went how, latency of the live ones, tokens, money.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Indexed by model. ``calls ok errors live replayed coalesced``; ``n`` live ok calls behind ``p50_s p95_s`` with
-            ``p95_low_s p95_high_s`` (95 %; NaN where ``n`` can't support it); medians ``ttft_p50_s output_tokens_per_s``; sums
-            ``input_tokens output_tokens cost_usd saved_s saved_usd`` (a sum with an unknown part is NaN); the mean of each scorer.
-        """
-        spread: dict[Any, Any] = self.latency().set_index(["label", "q"]).to_dict("index")  # by label and q, a row each
-        return pd.DataFrame([self._summary_row(label, spread) for label in self.models], index=pd.Index(self.models, name="model"))
-
-    def _summary_row(self, label: str, spread: dict[Any, Any]) -> dict[str, object]:  # see summary()
-        rows = self.frame[self.frame["label"] == label]
-        ok = rows[rows["status"] == "ok"]
-        live = ok[ok["provenance"] == "live"]
-        middle, tail = spread[label, 0.5], spread[label, 0.95]
-        return {
-            "calls": len(rows),
-            "ok": len(ok),
-            "errors": len(rows) - len(ok),
-            **{kind: int((ok["provenance"] == kind).sum()) for kind in ("live", "replayed", "coalesced")},
-            "n": tail["n"],
-            "p50_s": middle["value"],
-            "p95_s": tail["value"],
-            "p95_low_s": tail["low"],
-            "p95_high_s": tail["high"],
-            "ttft_p50_s": live["ttft_s"].median(),
-            "output_tokens_per_s": live["output_tokens_per_s"].median(),
-            "input_tokens": ok["input_tokens"].sum(skipna=False) if len(ok) else 0,
-            "output_tokens": ok["output_tokens"].sum(skipna=False) if len(ok) else 0,
-            "cost_usd": ok["cost_usd"].sum(skipna=False),
-            "saved_s": ok["saved_s"].sum(),
-            "saved_usd": ok["saved_usd"].sum(),
-            **{name: ok[name].mean() for name in self._scorers},
-        }
-
-    def side_by_side(self, only: Literal["different"] | None = None, *, repeat: int = 0) -> SideBySide:
+    def side_by_side(self, only: Literal["different"] | None = None, *, search: str | None = None, repeat: int = 0) -> answers.SideBySide:
         """Return the answers, prompts down and models across.
 
         Parameters
         ----------
         only : "different", optional
-            Leave out the prompts that all models answered alike.
+            Leave out the prompts that all models answered alike, and mark the words that differ from the first model's.
+        search : str, optional
+            Only the rows in whose prompt, prompt_id or answers this text stands, in upper or lower case.
         repeat : int
             Which of the repeats.
 
         Returns
         -------
         pandas.DataFrame
-            Indexed by ``prompt_id`` and ``prompt``; a failed call shows as ``[RateLimitError] ...``.
-        """
-        if only not in (None, "different"):
-            raise ConfigError(f"only={only!r}: it is 'different' or None")
-        if not 0 <= repeat < self._plan.repeats:
-            raise ConfigError(f"repeat={repeat}: this comparison has the repeats 0 to {self._plan.repeats - 1}")
-        width, rows, index = len(self.models), [], []
-        for number, question in enumerate(self._plan.questions):
-            start = (number * self._plan.repeats + repeat) * width
-            cells = [shown_answer(self._records.get(start + i)) for i in range(width)]
-            if only is None or len(set(cells)) > 1:
-                rows.append(cells)
-                index.append((question.prompt_id, question.text))
-        where = (
-            pd.MultiIndex.from_tuples(index, names=["prompt_id", "prompt"])
-            if index
-            else pd.MultiIndex.from_arrays([[], []], names=["prompt_id", "prompt"])
-        )
-        return SideBySide(rows, index=where, columns=pd.Index(self.models, name=None), dtype="object")
-
-    def latency(self, q: tuple[float, ...] = (0.5, 0.95, 0.99), *, confidence: float = 0.95) -> pd.DataFrame:
-        """Return latency percentiles of the live, successful calls with distribution-free intervals.
-
-        Returns
-        -------
-        pandas.DataFrame
-            ``label q value low high n note``, seconds; a percentile that ``n`` can't support is NaN and ``note`` says so. A model
-            without live calls is there with ``n`` 0.
-        """
-        table = frames.percentiles(by=("label",), metric="latency_s", q=q, confidence=confidence, frame=self.frame)
-        there = pd.MultiIndex.from_product([self.models, list(q)], names=["label", "q"])
-        table = table.set_index(["label", "q"]).reindex(there).reset_index()
-        silent = table["n"].isna()
-        table.loc[silent, "note"] = "no live call: nothing was asked now"
-        return table.assign(n=table["n"].fillna(0).astype("int64"))
-
-    def errors(self) -> pd.DataFrame:
-        """Return the failed calls by kind.
-
-        Returns
-        -------
-        pandas.DataFrame
-            ``error_fingerprint error_type count models message next_step``, most frequent first.
-        """
-        failed = self.frame[self.frame["status"] == "error"]
-        rows = [
-            {
-                "error_fingerprint": mark,
-                "error_type": group["error_type"].iloc[0],
-                "count": len(group),
-                "models": ", ".join(sorted(set(group["label"]))),
-                "message": group["error_message"].iloc[0],
-                "next_step": next_step(str(group["error_type"].iloc[0])),
-            }
-            for mark, group in failed.groupby("error_fingerprint")
-        ]
-        columns = ["error_fingerprint", "error_type", "count", "models", "message", "next_step"]
-        return pd.DataFrame(rows, columns=columns).sort_values("count", ascending=False, ignore_index=True)
-
-    def cost(self) -> pd.DataFrame:
-        """Return what each model cost.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Indexed by model: ``calls cost_usd per_1k_calls_usd saved_usd``; NaN where a price is unknown.
-        """
-        table = self.summary()
-        paid = table["live"].where(table["live"] > 0)
-        return pd.DataFrame(
-            {
-                "calls": table["calls"],
-                "cost_usd": table["cost_usd"],
-                "per_1k_calls_usd": table["cost_usd"] / paid * 1000,
-                "saved_usd": table["saved_usd"],
-            }
-        )
-
-    def verdict(
-        self,
-        metric: str = "latency_s",
-        *,
-        correction: Literal["holm", "bh", "bonferroni"] = "holm",
-        alpha: float = 0.05,
-        kind: Literal["auto", "mean", "mcnemar", "wilcoxon"] = "auto",
-    ) -> pd.DataFrame:
-        """Say for each two models whether they differ, by how much, and how sure that is: on the same prompts, pair by pair.
-
-        Parameters
-        ----------
-        metric : str
-            A column of numbers such as ``latency_s``, ``ttft_s``, ``output_tokens`` or ``cost_usd``, or a scorer's name. A time counts
-            live calls only. Repeats of a prompt are not independent: their mean counts once.
-        correction : str
-            For testing several pairs at once: ``holm``, ``bh`` or ``bonferroni``.
-        alpha : float
-            A pair is decided when its adjusted p-value is below; intervals have the confidence ``1 - alpha``.
-        kind : str
-            See ``toolkit.stats.paired_test``.
-
-        Returns
-        -------
-        pandas.DataFrame
-            A row a pair: ``a b metric``, ``effect`` (how much larger ``a`` is) with ``low high``, ``p p_adjusted``, ``n`` prompts,
-            ``decided``, ``n_needed`` (prompts in all that would settle a difference like this one with 80 % power; missing where there
-            is none) and ``sentence``.
+            Indexed by ``prompt_id`` and ``prompt``; a failed call shows as ``[RateLimitError] ...``. A notebook shows 20 prompts a page.
 
         Raises
         ------
         ConfigError
-            For an unknown metric (the message lists the known ones) or fewer than two models.
+            For a wrong argument.
+        """
+        return answers.side_by_side(self._plan, self._records, only, search, repeat)
+
+    def diff(self, prompt_id: str, a: str, b: str, *, repeat: int = 0) -> Diff:
+        """Return what differs between two models' answers to a prompt, word by word.
+
+        Parameters
+        ----------
+        prompt_id : str
+            As in the frame.
+        a, b : str
+            Labels of two models.
+        repeat : int
+            Which of the repeats.
+
+        Returns
+        -------
+        Diff
+            Shows itself; ``.pieces`` are the runs of words, ``.html`` the marked text.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such prompt, model or repeat.
 
         Examples
         --------
         >>> import toolkit as tk
         >>> from toolkit.testing import script
-        >>> _ = script("short", lambda prompt, body: "yes"), script("long", lambda prompt, body: prompt + " and " + prompt)
-        >>> result = tk.compare(["scripted/short", "scripted/long"], ["a b", "c d", "e f", "g h", "i j", "k l"], cache=False)
-        >>> result.verdict("output_tokens")["decided"].tolist()
-        [True]
+        >>> one, two = script("one", ["It is Lima."]), script("two", ["It is Cusco."])
+        >>> tk.compare([one, two], ["Capital of Peru?"]).diff("001", one, two)
+        --- scripted/one
+        +++ scripted/two
+        It is [-Lima-]{+Cusco+}.
         """
-        known = [name for name in frames.METRICS if name in self.frame] + self._scorers
-        return verdict(self.frame, self.models, metric, known=known, correction=correction, alpha=alpha, kind=kind)
+        return answers.diff(self._plan, self._records, prompt_id, a, b, repeat)
+
+    # --- votes -------------------------------------------------------------------------------------------------------
+
+    def ballot(self, *, rater: str, n: int | None = None, models: Sequence[str] | None = None, seed: int | None = None) -> Ballot:
+        """Return a blind vote of one rater on these answers: what ``vote()`` draws, for a surface of your own.
+
+        Parameters
+        ----------
+        rater : str
+            Who votes; one who comes back goes on where they left off.
+        n : int, optional
+            Ask at most so many; by default about every two different answers to the same prompt.
+        models : list of str, optional
+            Labels to choose from; all by default.
+        seed : int, optional
+            Of the order and the sides.
+
+        Returns
+        -------
+        Ballot
+            ``.current`` is the prompt and the two answers, ``.cast(choice)`` votes (``a b tie both_bad skip``), ``.progress``.
+
+        Raises
+        ------
+        ConfigError
+            For a wrong argument, fewer than two models, or if no two answers differ.
+        """
+        labels = chosen_labels(self.models, models, "a vote")
+        there = pairings(self._plan, self._records, labels)
+        return Ballot(there, self._box, rater=rater, comparison=self.name, run_id=self.run_id, n=n, seed=seed)
+
+    def vote(self, *, rater: str, n: int | None = None, models: Sequence[str] | None = None, seed: int | None = None) -> BallotWidget:
+        """Return a widget to vote blind in a notebook: two answers, and who wrote them is not in the page.
+
+        Keys: 1 (A is better), 2 (B is better), 3 (tie), 4 (both bad), s (skip), u (back). A vote is in the journal at once; a page
+        that is loaded again, and a rater who comes back, go on where they left off. ``ranking()`` tells how it went.
+
+        Parameters
+        ----------
+        rater, n, models, seed
+            As for ``ballot``.
+
+        Raises
+        ------
+        ConfigError
+            As for ``ballot``, and if the extra ``notebook`` is not installed.
+
+        Examples
+        --------
+        >>> import toolkit as tk
+        >>> from toolkit.testing import script
+        >>> models = [script("brief", lambda prompt, body: "Yes."), script("wordy", lambda prompt, body: f"Yes: {prompt}")]
+        >>> result = tk.compare(models, ["Is it late?"])
+        >>> result.vote(rater="ann")
+        <blind vote of ann: 0 of 1 voted on>
+        """
+        try:
+            from ..widgets.ballot import BallotWidget
+        except ImportError as exc:
+            raise ConfigError(
+                f"voting in a notebook needs its extra ({exc.name} is missing): pip install 'model-comparison-toolkit[notebook]'"
+            ) from exc
+        return BallotWidget(self.ballot(rater=rater, n=n, models=models, seed=seed), ending="See how it went with .ranking().")
+
+    def votes(self) -> pd.DataFrame:
+        """Return the votes of people and judges on these answers, also those cast in other sessions and runs.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a vote: ``at`` (UTC) ``rater kind`` (``person`` or ``judge``) ``prompt_id repeat model_a`` (shown first) ``model_b choice``
+            (``a b tie both_bad skip``) ``winner`` (a label, missing where there is none) ``seconds vote_id run_id comparison answers``.
+        """
+        return vote_frame(self._box.votes_on(self._pairings))
+
+    @property
+    def _pairings(self) -> list[Pairing]:
+        return list(pairings(self._plan, self._records))
+
+    def ranking(self, votes: pd.DataFrame | None = None, *, raters: Raters | str | None = None, confidence: float = 0.95) -> pd.DataFrame:
+        """Rank the models by votes: Bradley-Terry abilities with intervals.
+
+        Parameters
+        ----------
+        votes : pandas.DataFrame, optional
+            As from ``votes()``, perhaps of several comparisons together; by default those on this comparison's answers.
+        raters : str, optional
+            Only the votes of ``"people"``, of ``"judges"``, or of one rater by name.
+        confidence : float
+            Of the intervals.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a model, best first: ``model``, ``ability`` (log-odds against the average of the ranked models; two models one apart
+            win 73 : 27) with ``low high``, ``wins ties losses n`` and ``note``, which says why an ability can't be told: a model
+            that never lost has no finite one. Both answers bad is a tie, half a win for each; skipped ones are left out.
+
+        Raises
+        ------
+        ConfigError
+            If there are no votes, fewer than two models, or a wrong argument.
+
+        Notes
+        -----
+        Bradley and Terry, Biometrika 39 (1952). Where prompts have several votes, errors are clustered by prompt: the sandwich of
+        Liang and Zeger, Biometrika 73 (1986), with Student's t for the number of prompts; never narrower than for independent votes.
+
+        Examples
+        --------
+        >>> import toolkit as tk
+        >>> from toolkit.testing import script
+        >>> one, two = script("one", lambda prompt, body: "yes"), script("two", lambda prompt, body: "no")
+        >>> result = tk.compare([one, two], ["a", "b", "c"])
+        >>> ballot = result.ballot(rater="ann", seed=1)
+        >>> for _ in range(3):
+        ...     ballot.cast("a")
+        >>> result.ranking()[["model", "wins", "losses"]].values.tolist()
+        [['scripted/two', 2, 1], ['scripted/one', 1, 2]]
+        """
+        return ranking(self.votes() if votes is None else votes, self.models, raters=raters, confidence=confidence)
+
+    # --- a model as judge --------------------------------------------------------------------------------------------
+
+    def judge(
+        self,
+        judge: str | Model | Judge,
+        *,
+        client: Client | None = None,
+        concurrency: int = 16,
+        budget_usd: float | None = None,
+        cache: CacheMode = True,
+        progress: Progress = None,
+    ) -> pd.DataFrame:
+        """Have a model judge each two answers to the same prompt, in both orders.
+
+        Its calls are cached, priced and journaled like any other (``operation`` is ``judge``) and stay out of this comparison's rows.
+        Its verdicts are votes of the rater ``judge:<model>``, and the share each answer won becomes the column ``judge`` of ``frame``:
+        ``verdict("judge")`` tests it.
+
+        Parameters
+        ----------
+        judge : str, Model or Judge
+            ``tk.Judge(model, instructions=...)`` says what matters here.
+        client : Client, optional
+            By default the one that made this comparison.
+        concurrency, budget_usd, cache, progress
+            As for ``compare``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            This judge's rows of ``judgements()``. An answer that is no verdict is a row with ``judge_error``.
+
+        Raises
+        ------
+        ConfigError
+            For a wrong judge, fewer than two models, or without a client.
+        """
+        read = self._read_judge(judge)
+        asker = self._client if client is None else client
+        if not isinstance(asker, Client):
+            raise ConfigError("give client=tk.Client() to judge with, or, after acompare, await comparison.ajudge(...)")
+        pairs = self._pairings
+        said = judge_pairings(
+            asker, read, pairs, run_id=self.run_id, concurrency=concurrency, budget_usd=budget_usd, cache=cache, progress=progress
+        )
+        return self._take_judgements(read, said)
+
+    async def ajudge(
+        self,
+        judge: str | Model | Judge,
+        *,
+        client: AsyncClient | None = None,
+        concurrency: int = 16,
+        budget_usd: float | None = None,
+        cache: CacheMode = True,
+        progress: Progress = None,
+    ) -> pd.DataFrame:
+        """The awaitable twin of ``judge``. The same parameters and result."""
+        read = self._read_judge(judge)
+        asker = self._client if client is None else client
+        if not isinstance(asker, AsyncClient):
+            raise ConfigError("give client=tk.AsyncClient() to judge with, or, after compare, call comparison.judge(...)")
+        pairs = self._pairings
+        said = await ajudge_pairings(
+            asker, read, pairs, run_id=self.run_id, concurrency=concurrency, budget_usd=budget_usd, cache=cache, progress=progress
+        )
+        return self._take_judgements(read, said)
+
+    def _read_judge(self, judge: object) -> Judge:
+        scorers = [] if self._judgements else self._scorers
+        return read_judge(judge, self.models, scorers=scorers, names=[variant.name for variant in self._plan.variants])
+
+    def _take_judgements(self, judge: Judge, said: Sequence[Judgement]) -> pd.DataFrame:
+        self._judgements = [one for one in self._judgements if one.rater != judge.rater] + list(said)
+        self._box.put(list(votes_of(said, comparison=self.name, run_id=self.run_id)))
+        self._score_judgements()
+        return judgement_frame(said)
+
+    def _score_judgements(self) -> None:
+        """Put the judges' scores into their column."""
+        scores = judge_scores(self._judgements)
+        for index in self._records:
+            cell = self._plan.cell(index)
+            where = (cell.question.prompt_id, cell.repeat, cell.variant.label)
+            self._scores[index] = {**self._scores.get(index, {}), METRIC: scores.get(where, float("nan"))}
+        self._scorers = [*(name for name in self._scorers if name != METRIC), METRIC]
+        self.__dict__.pop("frame", None)
+
+    def judgements(self) -> pd.DataFrame:
+        """Return what judges said.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a judge, pair, prompt, repeat and order: ``rater model prompt_id repeat``, ``order`` (0: as the models stand in ``models``),
+            ``model_a`` (shown first) ``model_b``, ``choice`` (``a b tie``, missing where ``judge_error`` says why), ``winner reason
+            judge_error``, ``provenance latency_s cost_usd saved_usd`` of the judge's call (no provenance: the answers were the same, so
+            nothing was asked and it is a tie) and ``answers``.
+        """
+        return judgement_frame(self._judgements)
+
+    def judge_report(self, *, confidence: float = 0.95) -> pd.DataFrame:
+        """Say how far each judge can be trusted, and what it cost.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Indexed by ``rater``: ``asked ties failed not_asked`` (answers that were the same). Liking for a place: ``first_share`` of the
+            decided verdicts that went to the answer shown first, with ``first_low first_high`` (Wilson), and ``first_p``: McNemar's
+            mid-p that a model wins as often shown first as shown second. ``pairs`` judged in both orders, ``agreement`` (the share
+            with the same outcome) and ``kappa`` (Cohen's). ``judges_itself``; ``cost_usd`` (missing where unknown) and ``saved_usd``.
+        """
+        return judge_report(self._judgements, {variant.name for variant in self._plan.variants}, confidence)
+
+    # --- plots -------------------------------------------------------------------------------------------------------
 
     def plot_latency(self) -> go.Figure:
         """Return a Plotly figure: the share of live calls answered within a time, a line a model.
@@ -307,9 +378,139 @@ class Comparison:
         ConfigError
             If plotly is not installed.
         """
-        from .. import charts
+        return charts.latency_ecdf(self.frame, by="label")
 
-        return charts.latency_ecdf(self.frame)
+    def plot_scores(self, metric: str | None = None, *, confidence: float = 0.95) -> go.Figure:
+        """Return a Plotly figure: by how much each two models differ, with the interval; one that misses 0 is a difference.
+
+        Parameters
+        ----------
+        metric : str, optional
+            As for ``verdict``; by default the first score, or ``latency_s`` without scores.
+        confidence : float
+            Of the intervals.
+
+        Raises
+        ------
+        ConfigError
+            As ``verdict`` does, or if plotly is not installed.
+        """
+        return plots.score_differences(self.verdict(metric or self._first_score, alpha=1 - confidence), confidence=confidence)
+
+    def plot_cost(self, quality: str | None = None) -> go.Figure:
+        """Return a Plotly figure: what 1,000 calls cost against how good the answers are, a point a model.
+
+        A line joins the models that no other beats on both (the Pareto front).
+
+        Parameters
+        ----------
+        quality : str, optional
+            A score, higher is better; by default the first.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such score, or plotly is not installed.
+        """
+        metric = quality or (self._scorers[0] if self._scorers else None)
+        if metric is None or metric not in self._scorers:
+            known = ", ".join(self._scorers) or "none: give scorers= or judge="
+            raise ConfigError(f"quality={metric!r}: it is one of this comparison's scores; there are {known}")
+        return plots.cost_against_quality(self.frame, self.models, metric)
+
+    def plot_timeline(self) -> go.Figure:
+        """Return a Plotly figure: each call as a bar in time: waiting, up to the first token, and the answer.
+
+        Raises
+        ------
+        ConfigError
+            If plotly is not installed.
+        """
+        return charts.timeline(self.frame.assign(model=self.frame["label"]))
+
+    def plot_wins(self, *, raters: Raters | str | None = None) -> go.Figure:
+        """Return a Plotly figure: how often the model of a row won against that of a column; ties are half a win.
+
+        Parameters
+        ----------
+        raters : str, optional
+            As for ``ranking``.
+
+        Raises
+        ------
+        ConfigError
+            If plotly is not installed.
+        """
+        shares, met = win_shares(self.votes(), self.models, raters=raters)
+        return plots.win_heatmap(self.models, shares.tolist(), met.tolist())
+
+    @property
+    def _first_score(self) -> str:
+        return self._scorers[0] if self._scorers else "latency_s"
+
+    # --- files -------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything this comparison shows into one file, which ``tk.load_comparison(path)`` reads.
+
+        Prompts, answers, scores, votes and verdicts of judges are in it; of the options, secrets are left out.
+
+        Parameters
+        ----------
+        path : str or path
+            Written whole or not at all; one that is there is replaced.
+
+        Raises
+        ------
+        OSError
+            If it can't be written.
+        """
+        saved.write(path, self._content())
+
+    def to_capsule(self, path: str | PathLike[str]) -> None:
+        """Write one file that others can play back with ``tk.replay(path)``, offline: requests, answers with their times, prices, versions.
+
+        It holds what ``save`` writes, and when which piece of each answer came. Whatever has the shape of a secret is replaced by
+        ``[redacted]``, in prompts and answers too; a secret that looks like a word is not found, so look before you publish.
+
+        Parameters
+        ----------
+        path : str or path
+            Written whole or not at all; one that is there is replaced.
+
+        Raises
+        ------
+        OSError
+            If it can't be written.
+        """
+        cache = self._client.cache if self._client is not None else None
+        streams = {**capsule.streams_of(self._records, self._arrivals, cache), **self._streams}
+        saved.write(path, capsule.scrubbed(self._content()), streams=streams)
+
+    def _content(self) -> saved.Content:
+        return saved.Content(
+            name=self.name,
+            run_id=self.run_id,
+            elapsed_s=self.elapsed_s,
+            plan=self._plan,
+            records=self._records,
+            scorers=tuple(self._scorers),
+            scores=self._scores,
+            votes=tuple(self._box.votes_on(self._pairings)),
+            judgements=tuple(self._judgements),
+        )
+
+    @classmethod
+    def _restore(cls, content: saved.Content, streams: Mapping[int, saved.Stream], journal: Journal | None) -> Comparison:
+        """Make a comparison of what a file holds."""
+        run = Run(plan=content.plan, run_id=content.run_id, done=dict(content.records))
+        restored = cls(run, name=content.name)
+        restored._scorers, restored.elapsed_s = list(content.scorers), content.elapsed_s
+        restored._scores = {index: dict(scores) for index, scores in content.scores.items()}
+        restored._box = BallotBox(journal, content.votes)
+        restored._judgements = list(content.judgements)
+        restored._streams = dict(streams)
+        return restored
 
     # --- showing -----------------------------------------------------------------------------------------------------
 
@@ -355,19 +556,15 @@ class Comparison:
 
     def text(self) -> str:
         """Return the summary as a table for a terminal."""
-        return text_table(self.SHOWN, self._shown_rows())
+        return "\n".join([text_table(self.SHOWN, self._shown_rows()), *self.notes])
 
     def _repr_html_(self) -> str:
-        stopped = f" It was stopped: {self.missing} calls are missing; run it again to ask them." if self.missing else ""
-        title = f"<b>{escape(self.name)}</b> <span class='muted'>{escape(self.cached_sentence())}.{escape(stopped)}</span>"
-        return html_page(title, html_table(self.SHOWN, self._shown_rows()))
-
-
-def shown_answer(row: CallRecord | None) -> str | None:
-    """The text of a call's answer; a failed call shows what went wrong, one that was not made nothing."""
-    if row is None:
-        return None
-    return (row.text or "") if row.status == "ok" else f"[{row.error_type}] {row.error_message}"
+        why = f" because {self.stopped_because}" if self.stopped_because else ""
+        stopped = f" It was stopped{why}: {self.missing} calls are missing; run it again to ask them." if self.missing else ""
+        notes = "".join(f" {note.capitalize()}." for note in self.notes)
+        title = f"<b>{escape(self.name)}</b> <span class='muted'>{escape(self.cached_sentence())}.{escape(stopped)}{escape(notes)}</span>"
+        judges = "".join(f'<div class="muted">{escape(line)}</div>' for line in judge_sentences(self.judge_report()))
+        return html_page(title, html_table(self.SHOWN, self._shown_rows()), judges)
 
 
 def shown_interval(low: float, high: float) -> str:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
 import string
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Any
 
 from ..client import Options, Prompt, read_messages
 from ..errors import ConfigError
 from ..providers.registry import provider_class, split_model
+from ..render import Shown
+from ..schemas import SchemaChoice, read_schema, schema_name
 from ..types import Message
 
 __all__ = ["Cell", "Model", "Plan", "Question", "build_plan", "read_models", "read_prompts"]
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class Model(Shown):
     """A model with options of its own, for a comparison.
 
     Parameters
@@ -46,9 +49,9 @@ class Model:
     top_p: float | None = None
     stop: str | Sequence[str] | None = None
     seed: int | None = None
-    schema: Mapping[str, Any] | None = None  # JSON Schema
+    schema: SchemaChoice | None = None
     timeout_s: float | None = None
-    extra: Mapping[str, Any] | None = None  # any JSON
+    extra: Mapping[str, Any] | None = field(default=None, repr=False)  # any JSON, a service's token too
 
     def own_options(self) -> dict[str, Any]:  # each option has its own type
         """The options that were given, by name."""
@@ -88,6 +91,10 @@ class Cell:
     question: Question
     repeat: int
 
+    def context(self, run_id: str) -> dict[str, str | int]:
+        """Say which call of a run it is, in the columns of its row."""
+        return {"label": self.variant.label, "run_id": run_id, "prompt_id": self.question.prompt_id, "repeat": self.repeat}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -110,6 +117,28 @@ class Plan:
         rest, variant = divmod(index, len(self.variants))
         question, repeat = divmod(rest, self.repeats)
         return Cell(index, self.variants[variant], self.questions[question], repeat)
+
+    def indices(self) -> Callable[[str, str | None, int], int | None]:
+        """Return what finds a cell's index by label, prompt_id and repeat."""
+        variants = {label: i for i, label in enumerate(self.labels)}
+        questions = {question.prompt_id: i for i, question in enumerate(self.questions)}
+
+        def index_of(label: str, prompt_id: str | None, repeat: int) -> int | None:
+            variant, question = variants.get(label), questions.get(prompt_id or "")
+            if variant is None or question is None or not 0 <= repeat < self.repeats:
+                return None
+            return (question * self.repeats + repeat) * len(self.variants) + variant
+
+        return index_of
+
+    def digest(self) -> str:
+        """Return what two plans have in common that ask exactly the same, in whichever order."""
+        asked = hashlib.sha256()
+        for part in (self.repeats, *self.variants):
+            asked.update(repr(part).encode("utf-8", "surrogatepass") + b"\0")
+        for question in self.questions:
+            asked.update(repr((question.prompt_id, question.prompt)).encode("utf-8", "surrogatepass") + b"\0")
+        return asked.hexdigest()
 
     def order(self) -> Iterator[int]:
         """Give the indices in the order of asking.
@@ -135,6 +164,7 @@ class Plan:
                 "prompts": len(self.questions),
                 "repeats": self.repeats,
                 "order_seed": self.order_seed,
+                "digest": self.digest(),
             }
         )
 
@@ -142,6 +172,8 @@ class Plan:
 def shown_options(options: Options) -> dict[str, Any]:  # each option has its own type
     """The options that were given, without ``extra``: what services take there can be anything, a token too."""
     given = {field.name: getattr(options, field.name) for field in fields(options)}
+    if options.schema is not None:
+        given["schema"] = read_schema(options.schema).json
     return {name: value for name, value in given.items() if value is not None and name != "extra"}
 
 
@@ -178,13 +210,18 @@ def read_models(models: Sequence[str | Model], options: Options) -> tuple[Varian
         provider_class(split_model(model.name)[0])
         own = model.own_options()
         alone = names.count(model.name) == 1
-        label = model.label or (model.name if alone or not own else f"{model.name} ({', '.join(f'{k}={v}' for k, v in own.items())})")
+        label = model.label or (model.name if alone or not own else f"{model.name} ({shown_label(own)})")
         if any(label == variant.label for variant in variants):
             raise ConfigError(
                 f"{label} is listed twice; give each its own options or label, as in tk.Model({model.name!r}, label='second')"
             )
         variants.append(Variant(label, model.name, replace(options, **own)))
     return tuple(variants)
+
+
+def shown_label(own: Mapping[str, Any]) -> str:  # each option has its own type
+    """A variant's own options, as its label names them."""
+    return ", ".join(f"{name}={schema_name(value) if name == 'schema' else value}" for name, value in own.items())
 
 
 def read_prompts(prompts: Any, template: str | None = None) -> tuple[Question, ...]:

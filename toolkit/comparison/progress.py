@@ -1,4 +1,4 @@
-"""Showing how a comparison goes: a bar in a terminal, a live table in a notebook, nothing in CI."""
+"""Showing how a comparison goes: a bar in a terminal, a live table in a notebook, a line a model in CI and in a log file."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, TextIO
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from .. import settings
-from ..render import html_page, html_table, plain, seconds, usd
+from ..monitor.events import CallRecord
+from ..render import DASH, escape, html_bar, html_page, html_table, html_voice, plain, seconds, usd
 from .run import Run, Watcher
+
+if TYPE_CHECKING:
+    from ..widgets.live_table import LiveTable
 
 __all__ = ["Progress", "in_notebook", "watcher_for"]
 
@@ -32,32 +36,59 @@ class Tally:
     cached: int = 0
     failed: int = 0
     cost_usd: float = 0.0
-    latencies_s: list[float] | None = None
-    first_tokens_s: list[float] | None = None
+    waited_s: float = 0.0
+    latencies_s: list[float] = field(default_factory=list)
+    first_tokens_s: list[float] = field(default_factory=list)
+    speeds: list[float] = field(default_factory=list)
+    """Output tokens a second."""
 
     @property
     def done(self) -> int:
         return self.ok + self.failed
 
     def percentile(self, q: float) -> float | None:
-        recent = (self.latencies_s or [])[-RECENT:]
+        recent = self.latencies_s[-RECENT:]
         return statistics.quantiles(recent, n=100, method="inclusive")[round(q * 100) - 1] if len(recent) > 1 else next(iter(recent), None)
 
-    def cells(self) -> tuple[str, ...]:
-        first = statistics.median(self.first_tokens_s[-RECENT:]) if self.first_tokens_s else None
+    def left_s(self, elapsed_s: float) -> float | None:
+        """How long the rest takes if it goes on like this."""
+        return elapsed_s / self.done * (self.total - self.done) if 0 < self.done < self.total else None
+
+    def cells(self, left_s: float | None) -> tuple[str, ...]:
+        speed = middle(self.speeds)
         return (
             self.label,
-            f"{self.done}/{self.total}",
-            str(self.cached),
-            str(self.failed),
+            html_bar(self.done, self.total, f"{self.label}: {self.done} of {self.total}"),
+            f"{self.ok:,}",
+            f"{self.cached:,}",
+            f"{self.failed:,}",
             seconds(self.percentile(0.5)),
             seconds(self.percentile(0.95)),
-            seconds(first),
+            seconds(middle(self.first_tokens_s)),
+            DASH if speed is None else f"{speed:,.1f}",
             usd(self.cost_usd),
+            seconds(self.waited_s or None),
+            seconds(left_s),
         )
 
+    def line(self) -> str:
+        """The same for a log: what is finished, and how fast."""
+        parts = (
+            f"{self.ok:,} of {self.total:,} ok",
+            f"{self.cached:,} cached",
+            f"{self.failed:,} failed",
+            f"p50 {seconds(self.percentile(0.5))}",
+            f"p95 {seconds(self.percentile(0.95))}",
+            usd(self.cost_usd),
+        )
+        return plain(f"{self.label}: {', '.join(parts)}")
 
-HEAD = ("model", "done", "cached", "failed", "p50", "p95", "first token", "cost")
+
+def middle(values: list[float]) -> float | None:
+    return statistics.median(values[-RECENT:]) if values else None
+
+
+HEAD = ("model", "progress", "ok", "cached", "failed", "p50", "p95", "first token", "tokens/s", "cost", "waited for limits", "left")
 
 
 class Tallies:
@@ -66,26 +97,34 @@ class Tallies:
     def __init__(self, run: Run) -> None:
         self.run = run
         total = len(run.plan) // len(run.plan.variants)
-        self.by_label = {label: Tally(label, total, latencies_s=[], first_tokens_s=[]) for label in run.plan.labels}
+        self.by_label = {label: Tally(label, total) for label in run.plan.labels}
         self._seen = 0
 
     def update(self) -> list[Tally]:
         fresh = self.run.rows[self._seen :]
         self._seen += len(fresh)
         for row in fresh:
-            tally = self.by_label[row.label]
-            if row.status != "ok":
-                tally.failed += 1
-                continue
-            tally.ok += 1
-            tally.cost_usd += row.cost_usd or 0.0
-            if row.provenance != "live":
-                tally.cached += 1
-            elif row.latency_s is not None and tally.latencies_s is not None and tally.first_tokens_s is not None:
-                tally.latencies_s.append(row.latency_s)
-                if row.ttft_s is not None:
-                    tally.first_tokens_s.append(row.ttft_s)
+            count(row, self.by_label[row.label])
         return list(self.by_label.values())
+
+
+def count(row: CallRecord, tally: Tally) -> None:
+    tally.waited_s += (row.limiter_wait_s or 0.0) + (row.retry_sleep_s or 0.0)
+    if row.status != "ok":
+        tally.failed += 1
+        return
+    tally.ok += 1
+    tally.cost_usd += row.cost_usd or 0.0
+    if row.provenance != "live":
+        tally.cached += 1
+        return
+    for value, values in (
+        (row.latency_s, tally.latencies_s),
+        (row.ttft_s, tally.first_tokens_s),
+        (row.output_tokens_per_s, tally.speeds),
+    ):
+        if value is not None:
+            values.append(value)
 
 
 @contextlib.contextmanager
@@ -96,18 +135,24 @@ def watcher_for(progress: Progress, run: Run, *, stoppable: bool = False) -> Ite
     """
     if callable(progress):
         yield progress
-    elif progress is False or (progress is None and settings.in_ci()):
+        return
+    if progress is False:
         yield silent
-    elif in_notebook():
-        table = NotebookTable(run, stoppable=stoppable)
-        yield table
-        table.finish()
-    elif progress or sys.stderr.isatty():
-        bar = TerminalBar(run, sys.stderr)
-        yield bar
-        bar.finish()
-    else:
-        yield silent
+        return
+    shown = display_for(progress, run, stoppable=stoppable)
+    try:
+        yield shown
+    finally:
+        shown.finish()
+
+
+def display_for(progress: Literal[True] | None, run: Run, *, stoppable: bool) -> Lines | NotebookTable | TerminalBar:
+    notebook = in_notebook()
+    if progress is None and settings.in_ci():
+        return Lines(run, sys.stdout if notebook else sys.stderr)  # what a notebook has in stderr is red
+    if notebook:
+        return NotebookTable(run, stoppable=stoppable)
+    return TerminalBar(run, sys.stderr) if sys.stderr.isatty() else Lines(run, sys.stderr)
 
 
 def silent(_run: Run) -> None:
@@ -131,6 +176,20 @@ def eta(run: Run) -> str:
 def status(run: Run) -> str:
     word = "done" if run.finished else "stopped, what is finished is kept" if run.stopped else "running"
     return f"{word}: {len(run.done)} of {len(run.plan)} in {seconds(run.elapsed_s)}{eta(run)}"
+
+
+class Lines:
+    """One line a model, in the order of the models, when all is over: for CI and log files."""
+
+    def __init__(self, run: Run, out: TextIO) -> None:
+        self.run, self.out = run, out
+
+    def __call__(self, _run: Run) -> None:
+        """Say nothing yet."""
+
+    def finish(self) -> None:
+        self.out.write("".join(f"{tally.line()}\n" for tally in Tallies(self.run).update()))
+        self.out.flush()
 
 
 class TerminalBar:
@@ -173,40 +232,53 @@ class NotebookTable:
         self.run, self.clock = run, clock
         self.tallies = Tallies(run)
         self.next_draw = 0.0
-        self.widget: Any  # ipywidgets has no types
-        self.body: Any
-        self.widget, self.body = self.widgets() if stoppable else (None, None)
-        self.handle: Any = display.display(self.widget if self.widget is not None else self, display_id=True)  # type: ignore[no-untyped-call]
+        self.live: LiveTable | None = None
+        if stoppable:
+            self.live = self.live_table()
+        self.handle: Any = None  # IPython's
+        if self.live is None:
+            self.handle = display.display(self, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            display.display(self.live)  # type: ignore[no-untyped-call]
 
-    def widgets(self) -> tuple[Any, Any]:  # ipywidgets has no types
-        """A Stop button over an HTML widget, or nothing where ipywidgets is not installed: then the output itself is updated."""
+    def live_table(self) -> LiveTable | None:
+        """A table with a Stop button, or nothing where the extra is not installed: then the output itself is updated."""
         try:
-            import ipywidgets
+            from ..widgets.live_table import LiveTable
         except ImportError:
-            return None, None
-        stop = ipywidgets.Button(description="Stop", icon="stop", tooltip="Start no further call and keep what is finished")
-        stop.on_click(lambda _button: self.run.stop())
-        body = ipywidgets.HTML(value=self._repr_html_())
-        return ipywidgets.VBox([stop, body]), body
+            return None
+        return LiveTable(self._repr_html_(), on_stop=self.run.stop, name=repr(self))
 
     def __call__(self, _run: Run) -> None:
-        if self.clock() < self.next_draw:
-            return
-        self.next_draw = self.clock() + self.EVERY_S
-        if self.body is not None:
-            self.body.value = self._repr_html_()
+        if self.clock() >= self.next_draw:
+            self.next_draw = self.clock() + self.EVERY_S
+            self.draw()
+
+    def draw(self) -> None:
+        if self.live is not None:
+            self.live.show(self._repr_html_(), announcement(self.run), name=repr(self))
         else:
             self.handle.update(self)
 
     def finish(self) -> None:
         """A saved widget would reopen as 'model not found': leave HTML in its place."""
-        self.handle.update(self)
-        if self.widget is not None:
-            self.widget.close()
+        self.draw()
+        if self.live is not None:
+            self.live.leave()
+            self.live.close()
 
     def __repr__(self) -> str:
         return f"<comparison of {len(self.run.plan.variants)} models, {len(self.run.done)} of {len(self.run.plan)} calls>"
 
     def _repr_html_(self) -> str:
-        table = html_table(HEAD, [row.cells() for row in self.tallies.update()])
-        return html_page(f'<div role="status" aria-live="polite">{status(self.run)}</div>', table)
+        ended = self.run.finished or self.run.stopped
+        rows = [tally.cells(None if ended else tally.left_s(self.run.elapsed_s)) for tally in self.tallies.update()]
+        spoken = "" if self.live is not None else html_voice(announcement(self.run))
+        return html_page(f"<div>{escape(status(self.run))}</div>", html_table(HEAD, rows), spoken)
+
+
+def announcement(run: Run) -> str:
+    """What a screen reader says: a quarter is news, a call is not."""
+    if run.finished or run.stopped:
+        return status(run)
+    return f"{len(run.done) * 4 // len(run.plan) * 25} % of {len(run.plan)} calls are done"

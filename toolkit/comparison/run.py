@@ -1,24 +1,24 @@
-"""Carries out a plan: threads for ``compare``, tasks for ``acompare``. Both stop when told and give back what is finished."""
+"""A comparison under way: what is finished, what to ask next, and when to stop. Who carries it out is in ``loop``, ``threads``, ``workers``."""
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..client import AsyncClient, Client
-from ..errors import ToolkitError
 from ..monitor.events import CallRecord
 from ..monitor.outcomes import Outcome
-from ..types import CacheMode, Completion
+from ..types import Completion
 from .grid import Cell, Plan
 from .scorers import Scorer, score
 
-__all__ = ["Run", "Watcher", "arun", "run"]
+__all__ = ["JOIN_S", "TICK_S", "Rule", "Run", "Watcher"]
 
 TICK_S = 0.1
 """How often a waiting cell looks up: an interrupt is not seen in between (ipykernel issues 881 and 1239)."""
@@ -31,12 +31,20 @@ _log = logging.getLogger(__name__)
 Watcher = Callable[["Run"], None]
 """Told at every tick; draws a bar or a table, and may call ``run.stop()``."""
 
+Rule = Callable[["Run"], str | None]
+"""Looked at whenever a row or a score has arrived, one thread at a time; a reason, in words for the user, stops the run.
 
-@dataclass(slots=True)
+No further call is begun then, so that at most what was under way goes beyond a limit; those calls are left to end and are rows.
+"""
+
+Asked = Callable[[Outcome], None]
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Run:
     """A comparison under way: what is finished so far, by cell index.
 
-    ``errors`` holds what is wrong with the comparison itself (a missing key, say); a failed call is a row like any other.
+    ``fatal`` is what is wrong with the comparison itself (a missing key, say); a failed call is a row like any other.
     """
 
     plan: Plan
@@ -46,13 +54,45 @@ class Run:
     """The same rows as they came in, so that a watcher can go on from where it was."""
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     scores: dict[int, dict[str, float]] = field(default_factory=dict)
+    rules: Sequence[Rule] = ()
+    operation: str = "text"
+    """As the journal calls what is asked."""
+    arrivals: dict[int, array[float]] = field(default_factory=dict)
+    """When the pieces of each answer came, in seconds since its request: four bytes each."""
+    warmup: Sequence[Cell] = ()
+    """Asked first; see ``warming``."""
     stopped: bool = False
+    stopped_because: str | None = None
+    """The reason that a rule gave."""
+    decided: bool = False
+    """Whether it was stopped because there is nothing more to find out."""
+    until_metric: str | None = None
+    """What a rule looks at after every prompt, so that a test for one look would claim too much."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know about how it went: shown with the result."""
+    over: bool = False
+    """Whether nobody asks for it any more, but for calls that an interrupt did not wait for."""
     fatal: BaseException | None = None
     started: float = field(default_factory=time.perf_counter)
+    _order: Iterator[int] = field(init=False)
+    _ordering: threading.Lock = field(default_factory=threading.Lock)
+    _ruling: threading.Lock = field(default_factory=threading.Lock)
+    _unscored: deque[tuple[Cell, Completion]] = field(default_factory=deque)
 
-    def stop(self) -> None:
+    def __post_init__(self) -> None:
+        self._order = self.plan.order()
+        if self.warmup:
+            self.notes.append(f"{len(self.warmup)} warm-up calls are left out")
+
+    def stop(self, because: str | None = None) -> None:
         """Start no further call."""
+        self.stopped_because = self.stopped_because or because
         self.stopped = True
+
+    def fail(self, error: BaseException) -> None:
+        """Note what keeps every call from being made, and stop."""
+        self.fatal = self.fatal or error
+        self.stop()
 
     @property
     def finished(self) -> bool:
@@ -62,15 +102,58 @@ class Run:
     def elapsed_s(self) -> float:
         return time.perf_counter() - self.started
 
-    def note(self, cell: Cell) -> Callable[[Outcome], None]:
+    # --- what to ask ---------------------------------------------------------------------------------------------------
+
+    def next_cell(self) -> Cell | None:
+        """Return the next cell to ask; ``None`` when there is none or the run was stopped."""
+        with self._ordering:
+            index = None if self.stopped else next((index for index in self._order if index not in self.done), None)
+        return None if index is None else self.plan.cell(index)
+
+    def cells(self, number: int) -> list[Cell]:
+        """Return up to so many of the next cells."""
+        return list(itertools.islice(iter(self.next_cell, None), number))
+
+    def begin_again(self) -> None:
+        """Go through the order once more: what is not done by then is asked."""
+        self._order = self.plan.order()
+
+    def context(self, cell: Cell) -> dict[str, str | int]:
+        return {**cell.context(self.run_id), "operation": self.operation}
+
+    # --- what came back ------------------------------------------------------------------------------------------------
+
+    def note(self, cell: Cell) -> Asked:
         """Return what takes down the outcome of a cell's call."""
 
         def take(outcome: Outcome) -> None:
-            row = outcome.call_row(content=True)
-            self.done[cell.index] = row
-            self.rows.append(row)
+            flow = outcome.timing.flow
+            if flow is not None and flow.pieces:
+                self.arrivals[cell.index] = array("f", dict.fromkeys(at for at, _, _ in flow.pieces))
+            self.add(cell.index, outcome.call_row(content=True))
 
         return take
+
+    def add(self, index: int, row: CallRecord) -> None:
+        """Take down the row of a cell's call."""
+        self.done[index] = row
+        self.rows.append(row)
+        self.check_rules()
+
+    def answered(self, cell: Cell, completion: Completion) -> None:
+        """Put an answer where the scorers find it: they may take long, and nobody who asks should wait for them."""
+        if self.scorers:
+            self._unscored.append((cell, completion))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether answers wait for the scorers."""
+        return bool(self._unscored)
+
+    def score_waiting(self, until: float = math.inf) -> None:
+        """Let the scorers judge the answers that wait for them, as far as they come by a time of ``time.monotonic``."""
+        while self._unscored and time.monotonic() < until:
+            self.score(*self._unscored.popleft())
 
     def score(self, cell: Cell, completion: Completion) -> None:
         """Let the scorers judge an answer. One that fails gives no score and says so: the answer is paid for and must not be lost."""
@@ -81,123 +164,35 @@ class Run:
             except Exception as exc:  # noqa: BLE001 - a user's code
                 scores[name] = math.nan
                 _log.warning("the scorer %s failed on prompt %s: %s: %s", name, cell.question.prompt_id, type(exc).__name__, exc)
+        self.check_rules()
 
-    def context(self, cell: Cell) -> dict[str, str | int]:
-        return {"label": cell.variant.label, "run_id": self.run_id, "prompt_id": cell.question.prompt_id, "repeat": cell.repeat}
+    def check_rules(self) -> None:
+        """Stop the run where a rule says so; the first reason counts."""
+        if not self.rules:
+            return
+        with self._ruling:
+            if self.stopped_because is None:
+                self.stopped_because = first_reason(rule(self) for rule in self.rules)
+        if self.stopped_because is not None:
+            self.stop()
 
+    # --- the end -------------------------------------------------------------------------------------------------------
 
-def run(client: Client, state: Run, *, concurrency: int, cache: CacheMode, stream: bool, watch: Watcher) -> Run:
-    """Ask every cell with threads; come back when all is done, or at once when interrupted.
+    def end(self, watch: Watcher) -> Run:
+        """Tell the watcher for the last time, and the caller what went wrong."""
+        self.over = True
+        watch(self)
+        if self.fatal is not None:
+            raise self.fatal
+        return self
 
-    The threads are daemons: a call under way at an interrupt is not waited for, yet what it brings is still cached and journaled.
-    """
-    order, lock = state.plan.order(), threading.Lock()
-    running = min(concurrency, len(state.plan))
-    idle = threading.Semaphore(0)
-
-    def work() -> None:
-        try:
-            while (cell := next_cell(state, order, lock)) is not None:
-                ask_cell(client, state, cell, cache, stream)
-        except BaseException as exc:  # noqa: BLE001 - a thread's error must reach the caller
-            state.fatal = state.fatal or exc
-            state.stop()
-        finally:
-            idle.release()
-
-    threads = [threading.Thread(target=work, name=f"toolkit-compare-{i}", daemon=True) for i in range(running)]
-    try:
-        for thread in threads:
-            thread.start()
-        while running:
-            while idle.acquire(timeout=TICK_S):
-                running -= 1
-                if not running:
-                    break
-            watch(state)
-    except KeyboardInterrupt:
-        state.stop()
-        deadline = time.monotonic() + JOIN_S
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-    watch(state)
-    if state.fatal is not None:
-        raise state.fatal
-    return state
+    def end_early(self) -> None:
+        """Stop after an interrupt; what is not scored within the time that a waiting user notices stays without a score."""
+        self.stop()
+        self.score_waiting(time.monotonic() + JOIN_S)
+        if self._unscored:
+            self.notes.append(f"{len(self._unscored)} answers have no score yet; run it again, they come from the cache")
 
 
-def next_cell(state: Run, order: Iterator[int], lock: threading.Lock) -> Cell | None:
-    with lock:
-        index = None if state.stopped else next(order, None)
-    return None if index is None else state.plan.cell(index)
-
-
-def ask_cell(client: Client, state: Run, cell: Cell, cache: CacheMode, stream: bool) -> None:
-    """Make one call. Its failure is a row; what keeps every call from being made (a wrong setting) goes on."""
-    variant = cell.variant
-    try:
-        completion = client.ask(
-            variant.name,
-            cell.question.prompt,
-            variant.options,
-            cache=cache,
-            stream=stream,
-            context=state.context(cell),
-            observe=state.note(cell),
-        )
-    except ToolkitError:
-        if cell.index not in state.done:  # not an outcome of the call: it was never made
-            raise
-    else:
-        state.score(cell, completion)
-
-
-async def arun(client: AsyncClient, state: Run, *, concurrency: int, cache: CacheMode, stream: bool, watch: Watcher) -> Run:
-    """Ask every cell on the running event loop; a cancellation (the kernel's interrupt) stops the calls and goes on to the caller."""
-    order, lock = state.plan.order(), threading.Lock()
-
-    async def work() -> None:
-        while (cell := next_cell(state, order, lock)) is not None:
-            await aask_cell(client, state, cell, cache, stream)
-
-    tasks = {asyncio.create_task(work()) for _ in range(min(concurrency, len(state.plan)))}
-    try:
-        pending = tasks
-        while pending and not state.stopped:
-            ended, pending = await asyncio.wait(pending, timeout=TICK_S, return_when=asyncio.FIRST_EXCEPTION)
-            for task in ended:
-                task.result()
-            watch(state)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if not state.finished:
-            state.stop()
-        watch(state)
-    return state
-
-
-async def aask_cell(client: AsyncClient, state: Run, cell: Cell, cache: CacheMode, stream: bool) -> None:
-    variant = cell.variant
-    note = state.note(cell)
-
-    def observe(outcome: Outcome) -> None:
-        if not isinstance(outcome.error, asyncio.CancelledError):  # stopped by us: as if never asked
-            note(outcome)
-
-    try:
-        completion = await client.ask(
-            variant.name,
-            cell.question.prompt,
-            variant.options,
-            cache=cache,
-            stream=stream,
-            context=state.context(cell),
-            observe=observe,
-        )
-    except ToolkitError:
-        if cell.index not in state.done:
-            raise
-    else:
-        state.score(cell, completion)
+def first_reason(reasons: Iterable[str | None]) -> str | None:
+    return next((reason for reason in reasons if reason is not None), None)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
 from .. import stats
 from ..errors import ConfigError
 from ..render import seconds, usd
+from .stopping import of_live_calls
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["verdict"]
 
 COLUMNS = ["a", "b", "metric", "effect", "low", "high", "p", "p_adjusted", "n", "decided", "n_needed", "sentence"]
-OF_LIVE_CALLS = ("_s", "_per_s")
-"""Endings of the metrics that only a call made now can have."""
-
-Kind = Literal["auto", "mean", "mcnemar", "wilcoxon"]
+Kind = Literal["auto", "mean", "mcnemar", "wilcoxon", "sequential"]
 Correction = Literal["holm", "bh", "bonferroni"]
 
 
@@ -53,23 +55,33 @@ def verdict(
 
 
 def prompt_means(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """One value a prompt and model, prompts down: repeats of a prompt are not independent, so their mean counts once."""
+    """One value a prompt and model: repeats of a prompt are not independent, so their mean counts once.
+
+    Prompts down, in the order in which the last of their calls ended: that is the order in which a sequential test saw them.
+    """
     good = frame[frame["status"] == "ok"]
-    if metric.endswith(OF_LIVE_CALLS):
+    if of_live_calls(metric):
         good = good[good["provenance"] == "live"]
-    means = good.groupby(["prompt_id", "label"])[metric].mean().astype("float64")
-    return means.unstack("label")
+    means = good.groupby(["prompt_id", "label"])[metric].mean().astype("float64").unstack("label")
+    ended = (frame["at"] + pd.to_timedelta(frame["total_s"].fillna(0.0), unit="s")).groupby(frame["prompt_id"]).max()
+    return means.loc[ended[ended.index.isin(means.index)].sort_values(kind="stable").index]
 
 
 def pair(by_prompt: pd.DataFrame, a: str, b: str, confidence: float, kind: Kind) -> tuple[stats.PairedTest, int | None]:
     """Test two models on the prompts that both have a value for; and how many prompts would settle what was seen."""
     both = by_prompt.reindex(columns=[a, b]).dropna()
     first, second = both[a].to_numpy(), both[b].to_numpy()
-    test = stats.paired_test(first, second, kind=kind, confidence=confidence)
+    test = tested(first, second, kind, confidence)
     spread = float((first - second).std(ddof=1)) if len(both) > 1 else math.nan
     if not spread > 0 or test.effect == 0:
         return test, None
     return test, stats.needed_n(test.effect, spread, alpha=1 - confidence)
+
+
+def tested(first: NDArray[np.float64], second: NDArray[np.float64], kind: Kind, confidence: float) -> stats.PairedTest:
+    if kind == "sequential":
+        return stats.sequential_test(first, second, confidence=confidence)
+    return stats.paired_test(first, second, kind=kind, confidence=confidence)
 
 
 def sentence(a: str, b: str, metric: str, test: stats.PairedTest, *, decided: bool, needed: int | None, confidence: float) -> str:
@@ -80,9 +92,17 @@ def sentence(a: str, b: str, metric: str, test: stats.PairedTest, *, decided: bo
         settle = f"; about {needed:,} prompts would settle a difference like this one" if needed else ""
         return f"no difference in {metric} between {a} and {b} is decided at n = {test.n} prompts{settle}"
     show, verb = words_for(metric)
-    low, high = sorted((abs(test.low), abs(test.high)))
     more, less = (a, b) if test.effect > 0 else (b, a)
-    return f"{more} {verb} than {less} by {show(abs(test.effect))} ({confidence:.0%} interval {show(low)} to {show(high)}), n = {test.n} prompts"
+    return f"{more} {verb} than {less} by {show(abs(test.effect))} ({interval_words(test, show, confidence)}), n = {test.n} prompts"
+
+
+def interval_words(test: stats.PairedTest, show: Callable[[float], str], confidence: float) -> str:
+    """The interval of a difference's size; a side that so few prompts can't bound is left open."""
+    low, high = (test.low, test.high) if test.effect > 0 else (-test.high, -test.low)
+    if math.isnan(low):
+        return "no interval yet"
+    reach = f"at least {show(low)}" if math.isnan(high) else f"{show(low)} to {show(high)}"
+    return f"{confidence:.0%} interval {reach}"
 
 
 def words_for(metric: str) -> tuple[Callable[[float], str], str]:

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .exporters import export_to, flush_exports
     from .frames import cache_stats, calls, errors, percentiles
     from .logs import LogEntry, Logger, logger
     from .performance import MetricStats, PerformanceMonitor, performance_monitor, with_performance_monitoring
@@ -22,6 +23,8 @@ __all__ = [
     "calls",
     "error_tracker",
     "errors",
+    "export_to",
+    "flush_exports",
     "logger",
     "percentiles",
     "performance_monitor",
@@ -30,6 +33,7 @@ __all__ = [
 ]
 
 HOMES = {
+    **dict.fromkeys(("export_to", "flush_exports"), "exporters"),
     **dict.fromkeys(("cache_stats", "calls", "errors", "percentiles"), "frames"),
     **dict.fromkeys(("LogEntry", "Logger", "logger"), "logs"),
     **dict.fromkeys(("MetricStats", "PerformanceMonitor", "performance_monitor", "with_performance_monitoring"), "performance"),

@@ -62,6 +62,13 @@ class CallRecord(NamedTuple):
     prompt: str | None
     text: str | None
     answer_bytes: int | None = None  # of the text in UTF-8, or of the pictures
+    e2e_tokens_per_s: float | None = None
+    answer_tokens_per_s: float | None = None
+    tpot_s: float | None = None
+    itl_p50_s: float | None = None
+    itl_p95_s: float | None = None
+    load_s: float | None = None
+    cold: int | None = None  # 1 or 0: the journal has no truth values
 
 
 CALL_COLUMNS = CallRecord._fields

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import os
 import re
 import time
@@ -102,7 +103,7 @@ def _kinds(record: type[CallRecord | ErrorRecord]) -> dict[str, type]:
 
 CALL_KINDS = _kinds(CallRecord)
 ERROR_KINDS = _kinds(ErrorRecord)
-METRICS = tuple(name for name, kind in CALL_KINDS.items() if kind in (int, float) and name != "repeat")
+METRICS = tuple(name for name, kind in CALL_KINDS.items() if kind in (int, float) and name not in ("repeat", "cold"))
 """The columns of a call that can be measured."""
 
 
@@ -260,6 +261,7 @@ def percentiles(
     run: str | None = None,
     provenance: str | None = "live",
     status: str | None = "ok",
+    cold: bool | None = None,
     journal: Where = None,
 ) -> TidyTable:
     """Return percentiles with confidence intervals, by model or by any other column.
@@ -281,6 +283,9 @@ def percentiles(
     provenance, status : str or None
         Only calls with these: by default those answered by the service itself, for an answer from the cache says nothing
         about a model. ``None`` takes all.
+    cold : bool, optional
+        ``False`` leaves out the calls for which a server is known to have loaded the model first, ``True`` takes only these. To see both
+        side by side, put ``"cold"`` into ``by``.
 
     Returns
     -------
@@ -311,7 +316,9 @@ def percentiles(
     """
     groups = (by,) if isinstance(by, str) else tuple(by)
     levels = {float(level): stats.percentile_min_n(level) for level in ((q,) if isinstance(q, int | float) else q)}
-    kept = {name: value for name, value in (("provenance", provenance), ("status", status)) if value is not None}
+    kept: dict[str, set[Any]] = {name: {value} for name, value in (("provenance", provenance), ("status", status)) if value is not None}
+    if cold is not None:
+        kept["cold"] = {1} if cold else {0, None}
     columns = _columns(frame, [*groups, metric, *kept], metric, since, run, journal)
     samples = _samples(columns, groups, metric, kept)
     rows = [
@@ -348,7 +355,7 @@ def _is_missing(value: Any) -> bool:  # a cell of a frame
 
 
 def _samples(
-    columns: Mapping[str, list[Any]], groups: Sequence[str], metric: str, kept: Mapping[str, str]
+    columns: Mapping[str, list[Any]], groups: Sequence[str], metric: str, kept: Mapping[str, set[Any]]
 ) -> dict[tuple[Any, ...], list[Any]]:
     """Return the values of each group; one whose rows all lack the metric is there, with none."""
     samples: dict[tuple[Any, ...], list[Any]] = {}
@@ -357,7 +364,7 @@ def _samples(
     marks = zip(*(columns[name] for name in kept)) if kept else [()] * length
     wanted = tuple(kept.values())
     for key, mark, value in zip(keys, marks, columns[metric]):
-        if mark == wanted:
+        if all(map(operator.contains, wanted, mark)):
             sample = samples.setdefault(key, [])
             if value is not None:
                 sample.append(value)

@@ -10,14 +10,14 @@ import textwrap
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from .. import settings
 from ..errors import ConfigError
-from ..render import plain
+from ..render import Shown, plain
 from .forks import Locked
 from .frames import FrameFunction, TidyTable
 from .redaction import SecretFilter, guard_httpx, message_of, redact, redact_text, stack_of, text_of
@@ -38,7 +38,7 @@ _OUTPUTS = ("auto", "text", "json", "none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LogEntry:
+class LogEntry(Shown):
     """One line of a log, without secrets.
 
     Attributes
@@ -64,7 +64,7 @@ class LogEntry:
     context: dict[str, Any]  # plain JSON data
 
 
-class Logger(Locked):
+class Logger(Locked, Shown):
     """A logger that any handler of the standard library's ``logging`` can listen to, under the name ``toolkit.log``.
 
     Where nobody listens (no handler of the user's is set up) it writes to the terminal itself, so that nothing is shown twice.
@@ -304,6 +304,9 @@ class Logger(Locked):
 
     def __repr__(self) -> str:
         return f"<Logger {self.name} {self.level} entries={len(self._entries)}>"
+
+    def _facts(self) -> Mapping[str, object]:
+        return {"name": self.name, "level": self.level, "entries": len(self._entries)}
 
 
 class _Ears:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
 
 from ..errors import ConfigError
+from ..render import Shown
 from .forks import Locked
 from .frames import FrameFunction, TidyTable
 from .redaction import redact, redact_text, text_of
@@ -30,7 +31,7 @@ OVERFLOW: Tags = (("overflow", "true"),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MetricStats:
+class MetricStats(Shown):
     """What is known of a metric, in seconds.
 
     Attributes
@@ -55,7 +56,7 @@ class MetricStats:
     exact: bool = True
 
 
-class PerformanceMonitor(Locked):
+class PerformanceMonitor(Locked, Shown):
     """Counts seconds by name and tags.
 
     Memory is bounded: up to 500 values of a series (a name with its tags) are kept, more are counted in buckets. Beyond ``max_series``
@@ -199,6 +200,9 @@ class PerformanceMonitor(Locked):
 
     def __repr__(self) -> str:
         return f"<PerformanceMonitor metrics={len(self._series)} series={self._count}>"
+
+    def _facts(self) -> Mapping[str, object]:
+        return {"metrics": len(self._series), "series": self._count}
 
 
 class Timer:

@@ -7,15 +7,17 @@ import logging
 import time
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
 
-from ..errors import ConfigError, ProviderError
+from ..errors import ConfigError, ProviderError, ToolkitError
+from ..render import Shown
 from .events import ErrorRecord
+from .exporters.switch import tell_error
 from .fingerprints import fingerprint
 from .forks import Locked
 from .frames import FrameFunction, TidyTable
@@ -24,7 +26,7 @@ from .outcomes import process_name
 from .redaction import message_of, redact, stack_of
 from .wrapping import watched
 
-__all__ = ["ErrorReport", "ErrorTracker", "Sink", "error_record", "error_tracker", "keep_in_journal", "with_error_tracking"]
+__all__ = ["ErrorReport", "ErrorTracker", "Sink", "error_record", "error_tracker", "keep_shown", "pass_on", "with_error_tracking"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,7 +36,7 @@ _log = logging.getLogger("toolkit.tracker")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorReport:
+class ErrorReport(Shown):
     """One error, without secrets, and what is known of its group.
 
     Attributes
@@ -79,7 +81,7 @@ class _Group:
     newest: ErrorReport | None = None
 
 
-class ErrorTracker(Locked):
+class ErrorTracker(Locked, Shown):
     """Keeps reports of errors and counts their groups.
 
     Parameters
@@ -131,7 +133,7 @@ class ErrorTracker(Locked):
             raise ConfigError(f"track_error takes the exception itself, got {type(error).__name__}")
         report = self._counted(
             ErrorReport(
-                id=uuid.uuid4().hex,
+                id=self._id_of(error),
                 fingerprint=fingerprint(error),
                 type=type(error).__name__,
                 message=message_of(error),
@@ -189,6 +191,12 @@ class ErrorTracker(Locked):
         columns = {name: [getattr(report, name) for report in found] for name in kinds}
         return TidyTable(columns | {"context": [json.dumps(report.context) for report in found]}, kinds)
 
+    def _id_of(self, error: BaseException) -> str:
+        """An error of ours brings its id, under which the journal may have it too; tracked once more it gets another."""
+        if isinstance(error, ToolkitError) and self.get(error.error_id) is None:
+            return error.error_id
+        return uuid.uuid4().hex
+
     def _counted(self, report: ErrorReport) -> ErrorReport:
         with self._lock:
             group = self._groups.setdefault(report.fingerprint, _Group(0, report.at, report.at))
@@ -226,6 +234,9 @@ class ErrorTracker(Locked):
     def __repr__(self) -> str:
         return f"<ErrorTracker reports={len(self._reports)} groups={len(self._groups)}>"
 
+    def _facts(self) -> Mapping[str, object]:
+        return {"reports": len(self._reports), "groups": len(self._groups)}
+
 
 def error_record(report: ErrorReport) -> ErrorRecord:
     """Return a report as a row of the journal; ``call_id`` and ``run_id`` come from the context, if they are there."""
@@ -243,16 +254,24 @@ def error_record(report: ErrorReport) -> ErrorRecord:
     )
 
 
-def keep_in_journal(report: ErrorReport, error: BaseException) -> None:
-    """Append a report to the journal of the settings, where this process has it open already; a tracker never makes one.
+def pass_on(report: ErrorReport, error: BaseException) -> None:
+    """Tell the exporters of a report, and the journal of the settings where this process has it open; a tracker never makes one.
 
     An error of a call is left out: the client has recorded it with its call.
     """
     if isinstance(error, ProviderError):
         return
+    record = error_record(report)
     journal = opened_journal()
     if journal is not None:
-        journal.append(error_record(report))
+        journal.append(record)
+    tell_error(record)
+
+
+def keep_shown(error: ToolkitError) -> None:
+    """Track an error that a notebook shows, unless it is tracked already: its id has to lead somewhere."""
+    if error_tracker.get(error.error_id) is None:
+        error_tracker.track_error(error)
 
 
 # Errors on their way up through tracked functions, with who has reported them: each is reported once.
@@ -295,8 +314,8 @@ class _Passage:
         return any(tracker is self._tracker and passed is error for tracker, passed in _passing.get() or ())
 
 
-error_tracker = ErrorTracker(keep_in_journal)
-"""The error tracker of this process; its reports also go to the journal, where one is open."""
+error_tracker = ErrorTracker(pass_on)
+"""The error tracker of this process; its reports also go to the journal, where one is open, and to the exporters."""
 
 
 @overload

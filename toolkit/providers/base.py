@@ -16,7 +16,7 @@ import httpx
 
 from .. import errors, settings
 from ..keys import Wire
-from ..pricing import Price
+from ..pricing import LOCAL, Price
 from ..types import ChatRequest, Health, ImageReply, ImageRequest, ModelInfo, PullProgress, Reply, StreamEvent, Usage
 from ..wire.retry import read_retry_after
 from ..wire.steps import Read, Send, Steps
@@ -31,6 +31,7 @@ BODY_IN_MESSAGES = 2_000
 REQUEST_IDS = ("apim-request-id", "x-request-id", "request-id", "x-generation-id", "x-debug-trace-id", "inference-id")
 
 DEFAULT_TIMEOUT_S = 600.0
+DEFAULT_FIRST_TOKEN_TIMEOUT_S = 300.0
 LONGEST_CONNECT_S = 10.0
 
 
@@ -83,6 +84,8 @@ class Provider:
     key_required: ClassVar[bool] = False
     free: ClassVar[bool] = False
     """Whether a call costs nothing (it runs on the user's own machine)."""
+    first_token_timeout_s: float = DEFAULT_FIRST_TOKEN_TIMEOUT_S
+    """How long a stream may go without a token, whatever else it sends; a client sets its own."""
 
     def __init__(self, *, base_url: str | None = None, api_key: ApiKey | None = None) -> None:
         self.base_url = (self.read_address(base_url) if base_url else self.base_url).rstrip("/")
@@ -150,14 +153,29 @@ class Provider:
         raise errors.ConfigError(f"{self.name} keeps no receipts; openrouter does")
 
     def pull_model(self, model: str) -> Steps[PullProgress]:
-        raise errors.ConfigError(f"{self.name} does not pull models; ollama does")
+        raise errors.ConfigError(f"{self.name} does not pull models; ollama and lmstudio do")
 
     def delete_model(self, model: str) -> Steps[None]:
         raise errors.ConfigError(f"{self.name} does not delete models; ollama does")
 
+    def show_model(self, model: str) -> Steps[ModelInfo]:
+        """What the service tells about one model."""
+        for found in (yield from self.list_models()):
+            if found.id == model:
+                return found
+        told = f"{self.name} lists no model {model!r} ({self.hint(404, model)})"
+        raise errors.NotFoundError(self.scrub(told), provider=self.name, model=model)
+
+    def load_model(self, model: str, context_tokens: int | None) -> Steps[float | None]:
+        """Load a model into memory; give the seconds that took."""
+        raise errors.ConfigError(f"{self.name} does not load models; ollama and lmstudio do")
+
+    def unload_model(self, model: str) -> Steps[None]:
+        raise errors.ConfigError(f"{self.name} does not unload models; ollama and lmstudio do")
+
     def listed_price(self, model: str, usage: Usage, at: float) -> Price | None:
-        """What the service's own list, where it was read, asks for a call at a time (seconds since 1970); ``None`` where unknown."""
-        return None
+        """What the service's own list, where it was read, asks for a call at a time (seconds since 1970); ``None`` where unknown, nothing on one's own machine."""
+        return LOCAL if self.free else None
 
     def read_fault(self, data: Any) -> Fault:  # any JSON, or the text of a body that is none
         """What an error body says; some services say more, or say it elsewhere."""
@@ -198,7 +216,7 @@ class Provider:
 
     def send(self, request: httpx.Request, *, stream: bool = False, model: str | None = None) -> Steps[httpx.Response]:
         """One exchange: give back a good response, raise this provider's error for a bad one."""
-        response: httpx.Response = yield Send(request, stream=stream)
+        response: httpx.Response = yield Send(request, stream=stream, within_s=self.first_token_timeout_s if stream else None)
         if response.status_code < 400:
             return response
         if stream:

@@ -9,6 +9,7 @@ import httpx
 
 from .. import settings
 from ..errors import AuthError, ConfigError, UnreachableError
+from .key import KeySource
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -17,6 +18,8 @@ __all__ = ["GoogleTokens"]
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 TIMEOUT_S = 30.0
+SECRETS = ("token", "id_token", "refresh_token", "client_secret")
+"""Of credentials, where they have them."""
 
 SIGN_IN = (
     "run `gcloud auth application-default login`, or point GOOGLE_APPLICATION_CREDENTIALS to a service account's file, "
@@ -88,11 +91,22 @@ class GoogleTokens:
                 self._credentials, _ = google.auth.default(scopes=[SCOPE], request=ask)
             self._credentials.refresh(ask)  # type: ignore[no-untyped-call]
         except exceptions.DefaultCredentialsError as exc:
+            self._wash(exc)
             raise ConfigError(f"vertex found no Google Cloud credentials ({exc}); {SIGN_IN}") from exc
         except exceptions.TransportError as exc:
+            self._wash(exc)
             raise UnreachableError(f"can't reach Google's token service ({exc})", provider="vertex") from exc
         except exceptions.GoogleAuthError as exc:
+            self._wash(exc)
             raise AuthError(f"Google refuses the credentials ({exc}); {SIGN_IN}", provider="vertex", retryable=exc.retryable) from exc
+
+    def _wash(self, error: Exception) -> None:
+        """google-auth quotes what the token service answered, which may repeat what it was sent."""
+        keys = KeySource(None, "vertex")
+        for name in SECRETS:
+            if isinstance(secret := getattr(self._credentials, name, None), str) and secret:
+                keys.remember(secret)
+        keys.wash(error)
 
 
 class Answered:

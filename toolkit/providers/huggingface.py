@@ -8,7 +8,7 @@ Choices made here, where its API leaves one:
   ``openai_compatible``.
 - A list of models proves nothing about the token, so ``health`` also asks the Hub whose it is, once: that is strictly rate limited.
   Only a call proves its permission and credit.
-- Prices are known for a pinned provider only, after ``list_models`` has read them.
+- Prices are known for a pinned provider only: as listed once ``list_models`` has read them, before from the price tables.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import httpx
 from .. import settings
 from ..errors import ConfigError, NotFoundError, ProviderError
 from ..keys import Wire
-from ..pricing import Price
+from ..pricing import Price, price_in
 from ..types import Health, ImageReply, ImageRequest, ModelInfo, Usage
 from ..wire.steps import Steps
 from ..wire.stream import paired
@@ -111,11 +111,12 @@ class HuggingFace(ChatCompletions):
         return super().read_model({**entry, "context_length": min(known)} if known else entry)
 
     def listed_price(self, model: str, usage: Usage, at: float) -> Price | None:  # noqa: ARG002 - the same for all calls
-        """Listed per million tokens, as numbers."""
+        """Listed per million tokens, as numbers; where the list was not read or is silent, what is known of that route."""
         pricing = fields_of(self.listed.get(model))
         asked, answered = number(pricing.get("input")), number(pricing.get("output"))
         if asked is None or answered is None or asked < 0 or answered < 0:
-            return None
+            name, route = split_provider(model)
+            return price_in(f"huggingface_{route}", name, at) if route else None
         return Price(input=asked, output=answered, date=self.listed_on)
 
     # --- pictures --------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 
 from ..errors import AuthError, ConfigError
+from ..monitor.redaction import redact_text
 
 __all__ = ["ApiKey", "KeySource"]
 
@@ -91,12 +92,26 @@ class KeySource:
         return text
 
     def wash(self, error: BaseException) -> None:
-        """Take all keys out of a chain of exceptions: who can't read an answer quotes it, and the answer may repeat the key."""
-        chain: BaseException | None = error
-        while chain is not None:
-            if self.scrub(repr(chain)) != repr(chain):
-                chain.args = (self.scrub(str(chain)),)
-            chain = chain.__cause__ or chain.__context__
+        """Take all keys, and whatever else looks like a secret, out of a foreign exception and those that it came of.
+
+        Who can't read an answer quotes it, and the answer may repeat the key; who can't read a file of credentials holds on to its text.
+        """
+        waiting: list[BaseException | None] = [error]
+        seen: set[int] = set()
+        while waiting:
+            each = waiting.pop()
+            if each is None or id(each) in seen:
+                continue
+            seen.add(id(each))
+            waiting += [each.__cause__, each.__context__]
+            if self.clean(repr(each)) != repr(each) or self.clean(str(each)) != str(each):
+                each.args = (self.clean(str(each)),)
+            for name, value in vars(each).items():
+                if isinstance(value, str) and self.clean(value) != value:
+                    setattr(each, name, self.clean(value))
+
+    def clean(self, text: str) -> str:
+        return redact_text(self.scrub(text))
 
 
 def without(text: str, key: str) -> str:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
-from ..errors import ConfigError, ProviderError, StreamInterrupted
+from ..errors import ConfigError, NotFoundError, ProviderError, StreamInterrupted
 from ..keys import Wire
+from ..pricing import LOCAL, Price
 from ..types import ChatRequest, FinishReason, Health, ImagePart, Message, ModelInfo, PullProgress, Reply, StreamEvent, ToolCall, Usage
 from ..wire.fastjson import loads
 from ..wire.steps import Emit, Read, Steps
 from ..wire.stream import LineDecoder, paired
 from .base import Provider, encode_json, parsed_url, time_limits
 from .chat_completions import merge_extra, renamed
-from .reading import StreamReader, count, is_error, number, read_json, read_logprobs
+from .reading import StreamReader, count, fields_of, is_error, number, objects, read_json, read_logprobs
 
 __all__ = ["Ollama", "OllamaReader", "read_host"]
 
@@ -31,7 +33,6 @@ class Ollama(Provider):
     base_url = "http://127.0.0.1:11434"
     key_var = "OLLAMA_API_KEY"
     url_vars = ("OLLAMA_BASE_URL", "OLLAMA_HOST")
-    free = True
 
     @classmethod
     def read_address(cls, text: str) -> str:
@@ -69,7 +70,39 @@ class Ollama(Provider):
         data = read_json(self, response)
         if "models" not in data:
             raise self.told_error(data, None)
-        return [read_model(entry) for entry in data["models"] or [] if isinstance(entry, dict)]
+        loaded = yield from self.loaded_models()
+        return [with_state(read_model(entry), loaded) for entry in objects(data["models"])]
+
+    def loaded_models(self) -> Steps[dict[str, dict[str, Any]] | None]:
+        """The models in memory by name, with the context they were loaded with; ``None`` where an old server can't tell."""
+        try:
+            data = read_json(self, (yield from self.send(self.get("/api/ps"))))
+        except NotFoundError:
+            return None
+        return {str(entry.get("model")): entry for entry in objects(data.get("models"))}
+
+    def show_model(self, model: str) -> Steps[ModelInfo]:
+        """What a model is made of; its context is the most it can have, unlike the one it is loaded with in a list."""
+        response = yield from self.send(self.manage("POST", "/api/show", model), model=model)
+        data = read_json(self, response, model)
+        if is_error(data):
+            raise self.told_error(data, model)
+        facts = fields_of(data.get("model_info"))
+        context = count(facts.get(f"{facts.get('general.architecture')}.context_length"))
+        return ModelInfo(id=model, provider=self.name, context_tokens=context, detail=data)
+
+    def load_model(self, model: str, context_tokens: int | None) -> Steps[float | None]:
+        """A question without messages loads; it is answered when the model is there."""
+        options = {} if context_tokens is None else {"options": {"num_ctx": context_tokens}}
+        response = yield from self.send(self.manage("POST", "/api/chat", model, messages=[], stream=False, **options), model=model)
+        data = read_json(self, response, model)
+        if is_error(data):
+            raise self.told_error(data, model)
+        duration = number(data.get("load_duration"))
+        return None if duration is None else duration * 1e-9
+
+    def unload_model(self, model: str) -> Steps[None]:
+        yield from self.send(self.manage("POST", "/api/chat", model, messages=[], stream=False, keep_alive=0), model=model)
 
     def health(self) -> Steps[Health]:
         response = yield from self.send(self.get("/api/version"))  # "/" answers too, but not only Ollama's
@@ -86,12 +119,16 @@ class Ollama(Provider):
         yield from pull.show(lines.close())
         return pull.finish()
 
+    def listed_price(self, model: str, usage: Usage, at: float) -> Price | None:  # noqa: ARG002 - the same for all calls
+        """Nothing on one's own machine; a server hands models with ``cloud`` in their tag on to ollama.com, which asks for a subscription."""
+        return None if self.url.host == "ollama.com" or model.endswith((":cloud", "-cloud")) else LOCAL
+
     def delete_model(self, model: str) -> Steps[None]:
         yield from self.send(self.manage("DELETE", "/api/delete", model), model=model)
 
-    def manage(self, method: str, path: str, model: str) -> httpx.Request:
+    def manage(self, method: str, path: str, model: str, **fields: Any) -> httpx.Request:  # fields: JSON
         headers = {"content-type": "application/json", "accept-encoding": "identity", **self.headers(), **self.auth_headers()}
-        content = encode_json({"model": model})
+        content = encode_json({"model": model, **fields})
         return httpx.Request(
             method, parsed_url(self.base_url + path), headers=headers, content=content, extensions={"timeout": time_limits(None)}
         )
@@ -197,6 +234,10 @@ DURATIONS = {
 }
 
 
+SHORT_PROMPT, MOST_CHARACTERS = 1_000, 8
+"""Natural text and code have 2 to 5 characters a token; of a prompt that was cut, the tokens that are left seem to hold twice that."""
+
+
 class OllamaReader(StreamReader[bytes]):
     """Reads the lines of ``/api/chat`` and ``/api/generate``, and their whole answers.
 
@@ -248,13 +289,28 @@ class OllamaReader(StreamReader[bytes]):
             output_tokens=count(data.get("eval_count")),
             cached_input_tokens=count(data.get("prompt_eval_cached_count")),
         )
-        self.reported |= renamed(data, DURATIONS) | speed(data)
+        self.reported |= renamed(data, DURATIONS) | speed(data) | self._cut_prompt()
+
+    def _cut_prompt(self) -> dict[str, float | str]:
+        """A prompt that does not fit loses its beginning, down to half of ``num_ctx``, with status 200 and no word about it."""
+        written, read = sum(len(message.text) for message in self.request.messages), self.usage.input_tokens
+        if not read or written < SHORT_PROMPT or written <= read * MOST_CHARACTERS:
+            return {}
+        return {"prompt_cut": f"{read} tokens were read of {written} characters: give extra={{'options': {{'num_ctx': ...}}}}"}
 
 
 def speed(data: Mapping[str, Any]) -> dict[str, float]:
     """Tokens per second of generation alone, by the server's own clock."""
     tokens, duration = number(data.get("eval_count")), number(data.get("eval_duration"))
     return {"tokens_per_second": tokens / duration * 1e9} if tokens and duration else {}
+
+
+def with_state(model: ModelInfo, loaded: Mapping[str, Mapping[str, Any]] | None) -> ModelInfo:
+    """Say whether a model is in memory; one that is has the context it was loaded with."""
+    if loaded is None:
+        return model
+    running = loaded.get(model.id, {})
+    return replace(model, loaded=bool(running), context_tokens=count(running.get("context_length")) or model.context_tokens)
 
 
 def read_model(entry: Mapping[str, Any]) -> ModelInfo:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..types import ModelInfo
+from ..pricing import Price, price_in
+from ..types import ModelInfo, Usage
 from .chat_completions import ChatCompletions, renamed
 from .key import ApiKey
 from .reading import count
@@ -35,6 +36,9 @@ class OpenAICompatible(ChatCompletions):
         super().__init__(base_url=base_url, api_key=api_key)
         if self.base_url.startswith(OPENAI):  # its reasoning models refuse the old name, which is all that other servers know
             self.max_tokens_field = "max_completion_tokens"
+
+    def listed_price(self, model: str, usage: Usage, at: float) -> Price | None:  # noqa: ARG002 - the same for all calls
+        return price_in("openai", model, at) if self.base_url.startswith(OPENAI) else None
 
     def read_model(self, entry: Mapping[str, Any]) -> ModelInfo:
         model = super().read_model(entry)

@@ -36,8 +36,9 @@ def price_at(pricing: Any, prompt_tokens: int, at: float, date: str | None = Non
 
     Examples
     --------
-    >>> price_at({"prompt": "0.0000001", "completion": "0.0000005"}, 100, at=0.0)
-    Price(input=0.1, output=0.5, cached_input=None, date=None)
+    >>> price = price_at({"prompt": "0.0000001", "completion": "0.0000005"}, 100, at=0.0)
+    >>> price.input, price.output
+    (0.1, 0.5)
     >>> price_at({"prompt": "-1", "completion": "-1"}, 100, at=0.0) is None
     True
     """
@@ -50,12 +51,11 @@ def price_at(pricing: Any, prompt_tokens: int, at: float, date: str | None = Non
         if applies(override, prompt_tokens, datetime.datetime.fromtimestamp(at, datetime.UTC)):
             rates |= override
     discount = positive(rates.get("discount")) or 0.0
-    prompt, completion, cached, call = (
-        per_million(rates.get(name), discount) for name in ("prompt", "completion", "input_cache_read", "request")
-    )
+    names = ("prompt", "completion", "input_cache_read", "internal_reasoning", "request")
+    prompt, completion, cached, reasoning, call = (per_million(rates.get(name), discount) for name in names)
     if prompt is None or completion is None or call or discount > 1:
-        return None
-    return Price(input=prompt, output=completion, cached_input=cached, date=date)
+        return None  # a rate of nothing for thoughts means that they cost what the answer does
+    return Price(input=prompt, output=completion, cached_input=cached, reasoning=reasoning or None, date=date)
 
 
 def per_million(text: Any, discount: float) -> float | None:  # any JSON

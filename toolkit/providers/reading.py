@@ -150,6 +150,8 @@ class StreamReader(ABC, Generic[ItemT]):
 
     def _read_whole(self, body: bytes) -> None:
         """Nothing of a stream came. A server that ignores ``stream`` sends one JSON object, with an answer or an error in it."""
+        if not body.strip():
+            return  # like a stream that was cut ahead of its first event
         try:
             data = loads(body)
         except ValueError:

@@ -16,13 +16,9 @@ Chosen, where one could choose otherwise:
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urljoin
 
@@ -32,28 +28,25 @@ from .. import errors, settings
 from ..keys import Wire
 from ..types import (
     ChatRequest,
-    FinishReason,
     Health,
     Image,
-    ImagePart,
     ImageReply,
     ImageRequest,
-    Message,
     ModelInfo,
     Reply,
-    StreamEvent,
-    Usage,
 )
 from ..wire.fastjson import loads
 from ..wire.retry import positive
 from ..wire.steps import Sleep, Steps
-from ..wire.stream import SSEDecoder, SSEvent, paired
+from ..wire.stream import SSEDecoder, paired
 from .base import DEFAULT_TIMEOUT_S, Provider, Reader, message_in, parsed_url, time_limits, told_status
-from .chat_completions import image_address, renamed
+from .images import read_data_url, read_picture
 from .key import ApiKey
-from .reading import StreamReader, count, is_error, read_json
+from .reading import is_error, read_json
+from .replicate_answers import Job, ReplicateReader, read_addresses
+from .replicate_inputs import Target, build_options, read_inputs
 
-__all__ = ["Replicate", "ReplicateReader"]
+__all__ = ["Replicate"]
 
 Body = dict[str, Any]  # JSON
 
@@ -67,20 +60,6 @@ PATIENCE = 5
 """How often in a row we may fail to hear of a job before it is given up."""
 UNTOLD_PAUSE_S = 20.0
 """How long to wait after a 429 that doesn't say."""
-
-NAMES = {
-    "prompt": ("prompt",),
-    "system": ("system_prompt", "system_instruction", "system"),
-    "messages": ("messages",),
-    "image": ("image", "image_input", "images", "input_images"),
-    "max_tokens": ("max_tokens", "max_new_tokens", "max_completion_tokens", "max_output_tokens"),
-    "temperature": ("temperature",),
-    "top_p": ("top_p",),
-    "stop": ("stop_sequences", "stop"),
-    "seed": ("seed",),
-    "n": ("num_outputs", "number_of_images", "num_images"),
-}
-"""What models call our options; the first that a model has is taken."""
 
 
 class Replicate(Provider):
@@ -182,22 +161,19 @@ class Replicate(Provider):
         )
 
     def download(self, address: str, request: ImageRequest) -> Steps[Image]:
+        asked = ChatRequest(model=request.model, messages=())
         if address.startswith("data:"):
-            return self.read_data_url(address, request)
+            kind, _, data = address.removeprefix("data:").partition(",")
+            image = read_data_url(address) if kind.endswith(";base64") else read_picture(unquote_to_bytes(data), kind)
+            if image is None:
+                raise self.bad_reply("what should be a picture in the answer is none, or not base64", asked, 200)
+            return image
         response = yield from self.send(self.follow(address, request.timeout_s, accept="*/*"), model=request.model)
         if response.status_code != 200 or not response.content:
             why = f"the picture at {address[:200]} can't be had (status {response.status_code}, {len(response.content)} bytes)"
-            raise self.bad_reply(why, ChatRequest(model=request.model, messages=()), response.status_code)
-        return Image(data=response.content, mime=response.headers.get("content-type", "image/png").partition(";")[0].strip())
-
-    def read_data_url(self, address: str, request: ImageRequest) -> Image:
-        kind, _, data = address.removeprefix("data:").partition(",")
-        mime, *marks = kind.split(";")
-        try:
-            decoded = base64.b64decode(data, validate=True) if "base64" in marks else unquote_to_bytes(data)
-        except (binascii.Error, ValueError) as exc:
-            raise self.bad_reply("a picture in the answer is not base64", ChatRequest(model=request.model, messages=()), 200) from exc
-        return Image(data=decoded, mime=mime or "image/png")
+            raise self.bad_reply(why, asked, response.status_code)
+        mime = response.headers.get("content-type", "image/png").partition(";")[0].strip()
+        return read_picture(response.content, mime) or Image(data=response.content, mime=mime)  # some models make films
 
     # --- jobs ----------------------------------------------------------------------------------------------------------
 
@@ -384,298 +360,6 @@ def read_pause(response: httpx.Response) -> float:
         except (TypeError, ValueError):
             continue
     return UNTOLD_PAUSE_S
-
-
-# --- requests ----------------------------------------------------------------------------------------------------------------
-
-
-def build_options(request: ChatRequest) -> Body:
-    """Write down the question in our own words; the model's come later."""
-    options: Body = {"extra": dict(request.extra)} | build_prompt(request.messages)
-    if request.max_tokens is not None:
-        options["max_tokens"] = request.max_tokens
-    if request.temperature is not None:
-        options["temperature"] = request.temperature
-    if request.top_p is not None:
-        options["top_p"] = request.top_p
-    if request.stop:
-        options["stop"] = list(request.stop)
-    if request.seed is not None:
-        options["seed"] = request.seed
-    return options
-
-
-def build_prompt(messages: tuple[Message, ...]) -> Body:
-    """A prompt with its system prompt and images; or ``messages``, which few models take, for a conversation."""
-    if any(message.tool_calls or message.role == "tool" for message in messages):
-        raise errors.ConfigError("replicate has no tools: models there take a prompt")
-    system = "\n\n".join(message.text for message in messages if message.role in ("system", "developer"))
-    turns = [message for message in messages if message.role not in ("system", "developer")]
-    built: Body = {"system": system} if system else {}
-    if len(turns) != 1 or turns[0].role != "user":
-        return built | {"messages": [{"role": turn.role, "content": turn.text} for turn in turns]}
-    images = [image_address(part) for part in turns[0].content if isinstance(part, ImagePart)]
-    return built | {"prompt": turns[0].text} | ({"image": images} if images else {})
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where the jobs of a model are created, and its inputs by name; ``None`` where they can't be known."""
-
-    model: str
-    path: str
-    body: Mapping[str, Any]
-    known: Mapping[str, Any] | None
-
-    def inputs(self, options: Mapping[str, Any]) -> Body:
-        """Call our options by the model's names.
-
-        Raises
-        ------
-        ConfigError
-            For one that the model does not have.
-        """
-        built: Body = {}
-        for option, value in options.items():
-            if option == "size":
-                built |= self.size(*value)
-            elif option != "extra":
-                name = self.name_of(option)
-                built[name] = self.shaped(option, name, value)
-        for name in options["extra"]:
-            if self.known is not None and name not in self.known:
-                raise self.lacking(f"extra={{{name!r}: ...}}")
-        return {**built, **options["extra"]}
-
-    def name_of(self, option: str) -> str:
-        names = NAMES[option]
-        if self.known is None:
-            return names[0]
-        found = next((name for name in names if name in self.known), None)
-        if found is None:
-            raise self.lacking({"messages": "a conversation of several turns", "image": "images"}.get(option, f"{option}="))
-        return found
-
-    def shaped(self, option: str, name: str, value: Any) -> Any:  # any JSON
-        """Some models take one string where others take a list."""
-        described = (self.known or {}).get(name)
-        takes_list = isinstance(described, dict) and described.get("type") == "array"
-        if option == "stop" and not takes_list:
-            if any("," in word for word in value):
-                raise errors.ConfigError(
-                    f"replicate/{self.model} takes its stop words in one text with commas between; they can't hold a comma"
-                )
-            return ",".join(value)
-        if option == "image" and not takes_list:
-            if len(value) > 1:
-                raise errors.ConfigError(f"replicate/{self.model} takes one image, not {len(value)}")
-            return value[0]
-        return value
-
-    def size(self, width: int, height: int) -> Body:
-        known = self.known if self.known is not None else {"width": None, "height": None}
-        if "width" in known and "height" in known:
-            return {"width": width, "height": height}
-        if "aspect_ratio" in known:
-            divisor = math.gcd(width, height)
-            return {"aspect_ratio": f"{width // divisor}:{height // divisor}"}
-        raise self.lacking("size=")
-
-    def lacking(self, what: str) -> errors.ConfigError:
-        return errors.ConfigError(f"replicate/{self.model} has no input for {what}; it has {', '.join(sorted(self.known or {}))}")
-
-
-def read_inputs(version: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The inputs in the OpenAPI description of a version."""
-    place: Any = version
-    for name in ("openapi_schema", "components", "schemas", "Input", "properties"):
-        place = place.get(name) if isinstance(place, dict) else None
-    return place if isinstance(place, dict) else None
-
-
-# --- answers -----------------------------------------------------------------------------------------------------------------
-
-METRICS = {
-    "predict_time": ("predict_s", 1.0),
-    "total_time": ("server_total_s", 1.0),
-    "time_to_first_token": ("ttft_s", 1.0),
-    "tokens_per_second": ("tokens_per_second", 1.0),
-    "image_count": ("image_count", 1.0),
-}
-
-
-@dataclass(slots=True)
-class Job:
-    """A prediction under way. Its address is made from its id: the one that the service sends could be another host's."""
-
-    data: Body
-    model: str
-    path: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.path = f"/predictions/{quote(self.data['id'], safe='')}"
-
-    @property
-    def status(self) -> str:
-        return str(self.data["status"])
-
-    @property
-    def over(self) -> bool:
-        return self.status not in ("starting", "processing")
-
-    @property
-    def stream(self) -> str | None:
-        urls = self.data.get("urls")
-        found = urls.get("stream") if isinstance(urls, dict) else None
-        return found if isinstance(found, str) and found.startswith(("https://", "http://")) else None
-
-
-class ReplicateReader(StreamReader[SSEvent]):
-    """Reads a job's stream, whose pieces are plain text and not JSON, and the job itself."""
-
-    provider: Replicate
-    marks_its_end = True
-
-    def __init__(self, provider: Replicate, request: ChatRequest, decoder: SSEDecoder) -> None:
-        super().__init__(provider, request, decoder)
-        self.id: str | None = None
-        self.output: Any = None  # any JSON
-        self.job_over = False
-
-    def read_item(self, item: SSEvent, events: list[StreamEvent]) -> None:
-        name, data = item
-        if name in ("output", "done", "error"):
-            self._unread = None
-        if self.done:
-            return
-        if name == "output":
-            self.add("text", data.decode("utf-8", "replace"), events)
-        elif name == "error":
-            self._read_failure(data)
-        elif name == "done":
-            self._read_done(data)
-
-    def _read_failure(self, data: bytes) -> None:
-        """``{"detail": ...}`` by the documentation, plain text in practice."""
-        self.job_over = True
-        try:
-            told = loads(data)
-        except ValueError:
-            told = data.decode("utf-8", "replace")
-        self.fail(self.provider.told_error(told, self.request.model))
-
-    def _read_done(self, data: bytes) -> None:
-        self.job_over = True
-        try:
-            told = loads(data)
-        except ValueError:
-            told = None
-        reason = told.get("reason") if isinstance(told, dict) else None
-        if reason in ("canceled", "error"):
-            self._end_badly(reason, None)
-        else:
-            self.done = True
-            self.finish = "stop"
-
-    def _end_badly(self, how: str, why: Any) -> None:  # any JSON
-        facts: Body = {"provider": self.provider.name, "model": self.request.model, "status": 200, "retryable": False}
-        if how == "aborted":
-            told = "the job was stopped before it began: its deadline passed, or somebody cancelled it"
-            self.fail(errors.ProviderTimeoutError(f"{self.provider.name}: {told}", **facts))
-        elif how == "canceled":
-            told = "the job was cancelled: by its deadline (timeout_s=), or by somebody"
-            self.fail(errors.ServerError(f"{self.provider.name}: {told}", **facts))
-        else:
-            self.fail(self.provider.told_error({"error": why or "the job failed and does not say why"}, self.request.model))
-
-    def read_data(self, data: dict[str, Any], events: list[StreamEvent]) -> None:
-        """The ``error`` of a job is one of its fields, and need not be its end."""
-        if "status" in data and "id" in data:
-            self._unread = None
-            self.read_object(data, events)
-        elif is_error(data):
-            super().read_data(data, events)
-        else:
-            self.fail(self.provider.bad_reply(f"that is no job: {message_in(data)[:200]}", self.request, 200))
-
-    def read_object(self, data: dict[str, Any], events: list[StreamEvent]) -> None:
-        """Read a whole job."""
-        self._read_facts(data)
-        status, self.output = data.get("status"), data.get("output")
-        if status != "succeeded":
-            self._end_badly(str(status), data.get("error"))
-            return
-        self.done = True
-        self.finish = self._finish()
-        if data.get("data_removed"):
-            self.fail(self.provider.bad_reply("the output of the job has been deleted; that happens after an hour", self.request, 200))
-        elif self.output is None:
-            self.fail(self.provider.bad_reply("the job succeeded without an output", self.request, 200))
-        elif (text := read_text(self.output)) is not None:
-            self.add("text", text, events)
-
-    def read_whole_job(self, response: httpx.Response) -> None:
-        """Take a job that is over, its text included."""
-        self.job_over = True
-        self.read_data(read_json(self.provider, response, self.request.model), self.tail)
-
-    def end_stream(self) -> None:
-        """Take up what the end of the bytes completes: the last event may lack its blank line."""
-        if self.failure is None and not self.done:
-            self._take(self._decoder.close(), self.tail)
-
-    def read_metrics(self, response: httpx.Response) -> None:
-        """Take from a job what its stream did not tell."""
-        data = read_json(self.provider, response, self.request.model)
-        self._read_facts(data)
-        self.finish = self._finish()
-        if data.get("status") != "succeeded":
-            self._end_badly(str(data.get("status")), data.get("error"))
-
-    def _read_facts(self, data: Mapping[str, Any]) -> None:
-        self.id = paired(data["id"]) if isinstance(data.get("id"), str) else None
-        model, version = data.get("model"), data.get("version")
-        if isinstance(model, str) and model:
-            self.served_model = paired(f"{model}:{version}" if isinstance(version, str) and version not in ("", "hidden") else model)
-        metrics = data.get("metrics")
-        metrics = metrics if isinstance(metrics, dict) else {}
-        self.usage = Usage(input_tokens=count(metrics.get("input_token_count")), output_tokens=count(metrics.get("output_token_count")))
-        self.reported |= renamed(metrics, METRICS) | read_queue(data)
-
-    def _finish(self) -> FinishReason:
-        """Replicate does not say whether a text hit its limit."""
-        limit, used = self.request.max_tokens, self.usage.output_tokens
-        return "length" if limit is not None and used is not None and used >= limit else "stop"
-
-    def _judge(self) -> None:
-        super()._judge()
-        if self.failure is None and self.output is not None and read_text(self.output) is None:
-            self.fail(self.provider.bad_reply(f"the output is no text but {str(self.output)[:200]!r}", self.request, 200))
-
-    def reply(self, request_id: str | None = None) -> Reply:
-        return super().reply(self.id or request_id)
-
-
-def read_text(output: Any) -> str | None:  # any JSON
-    """A text, or its pieces. A text that begins like an address is a text all the same."""
-    if isinstance(output, list) and all(isinstance(piece, str) for piece in output):
-        return "".join(output)
-    return output if isinstance(output, str) else None
-
-
-def read_addresses(output: Any) -> list[str]:  # any JSON
-    """The addresses of files: one, a list, or the values of an object."""
-    listed = output if isinstance(output, list) else list(output.values()) if isinstance(output, dict) else [output]
-    return [each for each in listed if isinstance(each, str) and each.startswith(("https://", "http://", "data:"))]
-
-
-def read_queue(data: Mapping[str, Any]) -> dict[str, float]:
-    """How long a job waited for a machine, cold start included: to be told apart from how long it ran."""
-    try:
-        created, started = datetime.fromisoformat(data["created_at"]), datetime.fromisoformat(data["started_at"])
-        return {"queue_s": (started - created).total_seconds()}
-    except (KeyError, TypeError, ValueError):
-        return {}
 
 
 def read_model(entry: Mapping[str, Any]) -> ModelInfo:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ import httpx
 from ..errors import ConfigError
 from ..types import FinishReason, ToolCall, Usage
 from .chat_completions import ChatCompletions
-from .inprocess import Answering, Body, Ending, InProcess, Pause, Piece, StatusError, last_user_text, message_text
+from .inprocess import Answering, Body, Ending, InProcess, Pause, Piece, StatusError, Work, last_user_text, message_text
 from .key import ApiKey
 from .ngram import tokenise
 
@@ -263,7 +264,9 @@ class ScriptService:
         if talk is None:
             raise StatusError(404, f"no script is called {name!r}; there are {', '.join(self.models())}")
         prompt = last_user_text(body)
-        line = checked(name, talk(prompt, body))
+        # A function of the user's own may take its time, and others have their answers measured meanwhile.
+        said = talk(prompt, body) if name in self.built_in or isinstance(talk, Turns) else (yield Work(partial(talk, prompt, body)))
+        line = checked(name, said)
         if isinstance(line, Failure):
             return (yield from fail(line, prompt))
         answer = Answer(line) if isinstance(line, str) else line

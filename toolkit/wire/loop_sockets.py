@@ -200,6 +200,10 @@ class LinkStream(httpx.AsyncByteStream):
                 return
             await link.arrival(self._timeout_s)
 
+    def limit_reads(self, seconds: float | None) -> None:
+        """Change how long a further read may take."""
+        self._timeout_s = seconds
+
     async def aclose(self) -> None:
         """Give the connection back where the answer was read whole, else hang up."""
         link, self._link = self._link, None

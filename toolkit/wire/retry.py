@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
 from ..errors import ProviderError
+from ..render import Shown
 
 __all__ = ["NO_RETRY", "Retry", "read_retry_after"]
 
@@ -17,7 +18,7 @@ LONGEST_WISH_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
+class Retry(Shown):
     """Exponential back-off with full jitter.
 
     Parameters
@@ -48,7 +49,7 @@ class Retry:
     first_s: float = 0.5
     cap_s: float = 30.0
     budget_s: float = 180.0
-    random: Callable[[], float] = random.random
+    random: Callable[[], float] = field(default=random.random, repr=False)
 
     def wait(self, error: ProviderError, attempt: int, slept_s: float = 0.0) -> float | None:
         """Return the seconds to wait before attempt ``attempt + 1``, or ``None`` to give up."""

@@ -178,6 +178,11 @@ class SocketStream(httpx.SyncByteStream):
             elif body := parser.feed(data):
                 yield body
 
+    def limit_reads(self, seconds: float | None) -> None:
+        """Change how long a further read may take."""
+        if self._connection is not None:
+            self._connection.socket.settimeout(seconds)
+
     def close(self) -> None:
         """Give the connection back where the answer was read whole, else hang up."""
         connection, self._connection = self._connection, None

@@ -44,11 +44,13 @@ class Send:
     request: httpx.Request
     stream: bool = False
     fresh: bool = False  # on a connection that nobody used before
+    within_s: float | None = None  # of a stream: how long its head may take, where the request allows more
 
 
 @dataclass(slots=True)
 class Read:
     response: httpx.Response
+    within_s: float | None = None  # how long it may take; else as the request says
 
 
 @dataclass(slots=True)
@@ -73,7 +75,12 @@ class Work:
 
 
 class ReaderLeft(BaseException):
-    """Whoever read a stream closed it. Unlike at a ``GeneratorExit``, which ends generators at once, steps may still send a last word."""
+    """Whoever read a stream closed it. Unlike at a ``GeneratorExit``, which ends generators at once, steps may still send a last word.
+
+    ``partial`` is what had come of the answer.
+    """
+
+    partial = ""
 
 
 Step = Lookup | Join | Send | Read | Emit | Sleep | Keep | Work

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ... import settings
 from ...errors import ConfigError
 from ..events import CallRecord, ErrorRecord, RunRecord, VoteRecord
-from .address import FileAddress, read_address
+from .address import Address, FileAddress, read_address
 from .database import Database, reading
 from .tables import ARCHIVED, TABLES, Table, known_columns, known_table
 
@@ -146,6 +146,13 @@ class JournalReader:
 
     def __init__(self, url: str | os.PathLike[str] | None = None) -> None:
         self.address = read_address(url or settings.journal_url())
+
+    @classmethod
+    def at(cls, address: Address) -> JournalReader:
+        """Return the reader of an address that was read before: its text may leave out a password."""
+        reader = cls.__new__(cls)
+        reader.address = address
+        return reader
 
     @property
     def exists(self) -> bool:

@@ -20,6 +20,7 @@ from ...errors import JournalError
 from ..events import CallRecord, ErrorRecord, Row, RunRecord, VoteRecord
 from .address import Address, read_address
 from .database import Database, open_for_writing
+from .reader import JournalReader
 from .tables import TABLES
 
 __all__ = ["Journal", "Rows", "flush_shared", "open_journal", "opened_journal"]
@@ -96,6 +97,10 @@ class Journal:
         self._items.append(item)
         if self._asleep:
             self._rouse()
+
+    def reader(self) -> JournalReader:
+        """Return what reads this journal."""
+        return JournalReader.at(self.address)
 
     def flush(self, timeout_s: float = 10.0) -> bool:
         """Write what was appended before; return whether all of it is in the journal.

@@ -1,0 +1,302 @@
+"""The notebook as a person sees it: JupyterLab, the system's browser, real kernels."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbconvert import HTMLExporter
+from playwright.sync_api import Locator, Page, TimeoutError, expect, sync_playwright
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).parents[1]
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync",
+]  # fmt: skip
+QUIET = {
+    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/docmanager-extension/plugin.jupyterlab-settings": {"autosave": False},
+}
+# The notebooks hold no model's name, so that a page which shows one has it from us.
+LESSON = """
+from toolkit.testing import Answer, script
+
+QUICK, SLOW, EVIL = "quick-falcon", "slow-tortoise", "hostile-fox"
+models = [
+    script(QUICK, lambda prompt, body: Answer(f"Swift words on {prompt}.", first_token_s=0.15)),
+    script(SLOW, lambda prompt, body: Answer(f"A considered view of {prompt}.", first_token_s=0.3)),
+]
+hostile = script(EVIL, lambda prompt, body: Answer("<img src=x onerror=document.title='owned'> " * 40, per_token_s=0.05))
+prompts = [f"case {i}" for i in range(30)]
+"""
+GIVEN_UP = "widget model not found"  # see reload_with_widgets; a page that lacks a widget fails by what it should show
+NAMES = re.compile("falcon|tortoise|scripted", re.IGNORECASE)
+
+
+class Lab:
+    """JupyterLab in a process and a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "work"
+        self.folder.mkdir()
+        (self.folder / "lesson.py").write_text(LESSON)
+        shutil.copy(ROOT / "notebooks" / "02_compare.ipynb", self.folder)
+        settings = folder / "settings"
+        for name, value in QUIET.items():
+            path = settings / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(value))
+        profile = folder / "ipython" / "profile_default"
+        profile.mkdir(parents=True)
+        # A page asks its kernel for what was typed in other notebooks, where models are named.
+        (profile / "ipython_kernel_config.py").write_text("c = get_config()\nc.HistoryManager.enabled = False\n")
+        kept = {name: value for name, value in os.environ.items() if name != "CI"}  # a live table is what a person sees
+        own = {
+            "JUPYTERLAB_SETTINGS_DIR": settings, "JUPYTERLAB_WORKSPACES_DIR": folder / "workspaces", "JUPYTER_CONFIG_DIR": folder / "config",
+            "JUPYTER_RUNTIME_DIR": folder / "runtime", "JUPYTER_DATA_DIR": folder / "data", "IPYTHONDIR": folder / "ipython",
+            "TOOLKIT_HOME": folder / "home", "PYTHONPATH": ROOT,
+        }  # fmt: skip
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0", "--ip=127.0.0.1", "--IdentityProvider.token=",
+             "--ServerApp.disable_check_xsrf=True", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=", "--LabApp.extension_manager=readonly",
+             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", f"--ServerApp.root_dir={self.folder}"],
+            env=kept | {name: str(value) for name, value in own.items()}, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        said = []
+        while not (found := re.search(r"(http://127\.0\.0\.1:\d+)/lab", said[-1] if said else "")):
+            said.append(self.process.stderr.readline())
+            assert said[-1], f"JupyterLab ended: {''.join(said)}"
+        self.url = found[1]
+
+    def write(self, name: str, *cells: str) -> Path:
+        path = self.folder / name
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+        nbformat.write(book, path)
+        return path
+
+    def stop_kernels(self) -> None:
+        with urllib.request.urlopen(f"{self.url}/api/sessions") as answer:
+            for session in json.load(answer):
+                urllib.request.urlopen(urllib.request.Request(f"{self.url}/api/sessions/{session['id']}", method="DELETE"))
+
+    def stop(self) -> None:
+        self.stop_kernels()
+        self.process.terminate()
+        self.process.stderr.read()
+        self.process.wait(timeout=20)
+        self.process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    running = Lab(tmp_path_factory.mktemp("lab"))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def context():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium.new_context(viewport={"width": 1500, "height": 1100})
+        chromium.close()
+
+
+@pytest.fixture
+def page(context, lab):
+    """A fresh page; whatever the browser complains of, or asks another machine for, fails the test."""
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    expect.set_options(timeout=30_000)
+    complaints, strangers = [], []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(f"{error}"))
+    ours = (lab.url, lab.url.replace("http", "ws"), "data:", "blob:")
+    page.on("request", lambda request: None if request.url.startswith(ours) else strangers.append(request.url))
+    yield page
+    page.close()
+    assert [complaint for complaint in complaints if GIVEN_UP not in complaint] == []
+    assert strangers == []
+
+
+def open_notebook(page: Page, lab: Lab, name: str) -> None:
+    page.goto(f"{lab.url}/doc/tree/{name}")
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
+
+
+def run_all(page: Page) -> None:
+    """Run all cells; comes back at once."""
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+
+
+def run(page: Page, cell: int) -> None:
+    """Run a cell and wait for its end."""
+    page.evaluate(
+        """async cell => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = cell;
+        await window.jupyterapp.commands.execute('notebook:run-cell'); }""",
+        cell,
+    )
+
+
+def ended(page: Page, number: int) -> None:
+    """Wait until so many cells have run."""
+    page.wait_for_function(
+        """n => { const w = window.jupyterapp.shell.currentWidget;
+        return w.content.widgets.filter(c => c.model.executionCount).length >= n && w.sessionContext.session.kernel.status === 'idle' }""",
+        arg=number,
+    )
+
+
+def save(page: Page) -> None:
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
+
+
+def outputs(path: Path, cell: int) -> list:
+    return nbformat.read(path, as_version=4).cells[cell].outputs
+
+
+def reload_with_widgets(page: Page, there: Locator) -> None:
+    """Load the page again. Where the kernel takes long to answer, JupyterLab gives its widgets up; then once more helps a person too."""
+    for _ in range(4):
+        page.reload()
+        page.locator(".jp-Notebook .jp-OutputArea-output").first.wait_for()
+        try:
+            there.wait_for(timeout=10_000)
+        except TimeoutError:
+            continue
+        return
+
+
+def done_now(page: Page) -> int:
+    return page.evaluate("() => [...document.querySelectorAll('.jp-OutputArea progress')].reduce((sum, bar) => sum + bar.value, 0)")
+
+
+def test_the_table_moves_stop_works_and_the_saved_file_shows_what_was_finished(page, lab):
+    path = lab.write(
+        "live.ipynb",
+        "import toolkit as tk, lesson",
+        "result = await tk.acompare(lesson.models, lesson.prompts, concurrency=4)",
+        "print('kept', len(result), 'missing', result.missing)",
+    )
+    open_notebook(page, lab, path.name)
+    run_all(page)
+    stop = page.get_by_role("button", name="Stop", exact=True)
+    stop.wait_for()
+    page.wait_for_function("() => [...document.querySelectorAll('progress')].some(bar => bar.value > 0)")
+    first = done_now(page)
+    page.wait_for_function(
+        "first => [...document.querySelectorAll('progress')].reduce((sum, bar) => sum + bar.value, 0) > first", arg=first
+    )
+    assert page.locator(".tk-voice[role=status][aria-live=polite]").inner_text().endswith("calls are done")
+    stop.focus()
+    page.keyboard.press("Enter")
+    ended(page, 3)
+    kept, missing = map(int, re.search(r"kept (\d+) missing (\d+)", page.locator(".jp-OutputArea").last.inner_text()).groups())
+    assert kept >= first > 0
+    assert missing > 0 and kept + missing == 60
+    expect(page.get_by_text(re.compile("stopped, what is finished is kept"))).to_be_visible()
+    save(page)
+    (output,) = outputs(path, 1)
+    assert set(output.data) == {"text/html", "text/plain"}
+    published, _ = HTMLExporter().from_filename(str(path))
+    assert "stopped, what is finished is kept" in published and "widget-view" not in published
+    lab.stop_kernels()
+    page.goto(f"{lab.url}/doc/tree/{path.name}?reset")
+    expect(page.get_by_text(re.compile("stopped, what is finished is kept"))).to_be_visible()
+    assert done_now(page) == kept
+    assert page.get_by_text("Error displaying widget").count() == 0
+
+
+def test_the_compare_notebook_runs_from_top_to_bottom(page, lab):
+    path = lab.folder / "02_compare.ipynb"
+    cells = nbformat.read(path, as_version=4).cells
+    open_notebook(page, lab, path.name)
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+    run_all(page)
+    ended(page, sum(cell.cell_type == "code" for cell in cells))
+    save(page)
+    shown = [output for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code" for output in cell.outputs]
+    assert [output for output in shown if output.output_type == "error"] == []
+    assert "done: " in "".join(output.get("data", {}).get("text/html", "") for output in shown)
+    assert "widget-view" not in path.read_text()
+
+
+def test_the_playground_streams_while_the_cell_is_free_and_keeps_the_good_ones(page, lab):
+    path = lab.write(
+        "play.ipynb",
+        "import toolkit as tk, lesson\nplay = tk.playground([*lesson.models, lesson.hostile], prompt='case 1')\nplay",
+        "print('while running:', play.running)",
+        "print(play.comparison())",
+    )
+    open_notebook(page, lab, path.name)
+    run(page, 0)
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.get_by_text("Swift words on case 1.")).to_be_visible()
+    expect(page.get_by_text("<img src=x onerror").first).to_be_visible()
+    run(page, 1)
+    expect(page.get_by_text("while running: True")).to_be_visible()
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.get_by_text("2 of 3 answers are complete")).to_be_visible()
+    assert page.get_by_text(re.compile("tokens/s .* cost \\$0")).count() == 2
+    page.get_by_role("button", name="Keep", exact=True).click()
+    expect(page.get_by_role("cell", name="A considered view of case 1.")).to_be_visible()
+    run(page, 2)
+    expect(page.get_by_text("<Comparison 'playground': 2 models x 1 prompt, 2 ok, 0 failed>")).to_be_visible()
+    page.get_by_role("button", name="Close", exact=True).click()
+    expect(page.get_by_text("This playground is closed.")).to_be_visible()
+    assert page.evaluate("() => [document.querySelectorAll('img[src=x]').length, document.title.includes('owned')]") == [0, False]
+    save(page)
+    assert "widget-view" not in path.read_text()
+    assert "A considered view of case 1." in json.dumps(outputs(path, 0))
+
+
+def test_who_wrote_an_answer_is_nowhere_in_the_page_before_the_vote(page, lab):
+    sent = []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: sent.append(frame)))
+    path = lab.write(
+        "vote.ipynb",
+        "import toolkit as tk, lesson\nresult = tk.compare(lesson.models, lesson.prompts[:4], progress=False)",
+        "result.vote(rater='ann')",
+        "print(result.votes()[['choice', 'rater']].to_numpy().tolist())",
+    )
+    open_notebook(page, lab, path.name)
+    run(page, 0)
+    run(page, 1)
+    box = page.get_by_role("group", name="Blind vote")
+    expect(box).to_contain_text("0 of 4 voted on, as ann")
+    expect(box).to_contain_text("Swift words on")
+    box.focus()
+    page.keyboard.press("1")
+    expect(box).to_contain_text("1 of 4 voted on")
+    save(page)
+    reload_with_widgets(page, box)
+    expect(box).to_contain_text("1 of 4 voted on")
+    box.focus()
+    page.keyboard.press("s")
+    expect(box).to_contain_text("2 of 4 voted on")
+    box.get_by_role("button", name="Both bad").click()
+    expect(box).to_contain_text("3 of 4 voted on")
+    page_source = page.evaluate("() => document.documentElement.outerHTML")
+    frames = "".join(frame if isinstance(frame, str) else frame.decode("utf-8", "replace") for frame in sent)
+    assert "voted on, as ann" in frames, "the scan must have seen what the page was sent"
+    assert NAMES.findall(page_source) == []
+    assert [frames[max(0, found.start() - 200) : found.end() + 200] for found in NAMES.finditer(frames)] == []
+    page.keyboard.press("3")
+    expect(page.get_by_text("Done: 4 of 4 voted on, as ann. See how it went with .ranking().")).to_be_visible()
+    run(page, 2)
+    expect(page.get_by_text("[['a', 'ann'], ['skip', 'ann'], ['both_bad', 'ann'], ['tie', 'ann']]")).to_be_visible()
+    run(page, 1)  # the page was loaded again since it ran, and no longer knows where to put the ending
+    save(page)
+    assert "Done: 4 of 4 voted on" in outputs(path, 1)[0].data["text/html"]
+    assert "widget-view" not in path.read_text()

@@ -1,0 +1,196 @@
+"""The same comparison in this process and in others: loky, Dask, Ray. Real processes, a real server that counts."""
+
+import asyncio
+import collections
+import contextlib
+import os
+import signal
+import tempfile
+import threading
+
+import httpx
+import joblib
+import psutil
+import pytest
+
+import toolkit as tk
+from servers.chat_completions import ChatService, changed
+from servers.http import Pause
+from toolkit.cache import ResponseCache
+from toolkit.comparison.workers import Address, without_password
+from toolkit.errors import ConfigError
+
+PROMPTS = [f"question {i}" for i in range(24)]
+MODELS = ["openai_compatible/demo-small", tk.Model("openai_compatible/demo-small", temperature=0.5, schema=None, label="warm")]
+SAME = ["label", "prompt_id", "repeat", "prompt", "text", "status", "finish_reason", "input_tokens", "output_tokens", "key", "long"]
+
+
+def asked(server):
+    """How often each cell came to the server."""
+    return collections.Counter((r.json["messages"][0]["content"], r.json.get("temperature")) for r in server.requests)
+
+
+def long(completion, _reference):
+    return len(completion.text) > 10
+
+
+@pytest.fixture
+def server():
+    with ChatService(fault=changed(before=(Pause(0.02),))).serve() as served:
+        yield served
+
+
+def client_of(server, tmp_path, name, **more):
+    return tk.Client(
+        base_urls={"openai_compatible": f"{server.url}/v1"},
+        cache=ResponseCache(tmp_path / name),
+        journal=str(tmp_path / f"{name}.sqlite"),
+        **more,
+    )
+
+
+def compared(client, **more):
+    return tk.compare(MODELS, PROMPTS, scorers={"long": long}, client=client, concurrency=8, **more)
+
+
+@contextlib.contextmanager
+def loky():
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        yield
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=True)
+
+
+@contextlib.contextmanager
+def dask():
+    from dask.distributed import Client, LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster, Client(cluster):
+        with joblib.parallel_config(backend="dask"):
+            yield
+
+
+@contextlib.contextmanager
+def ray():
+    import ray as ray_
+    from ray.util.joblib import register_ray
+
+    folder = tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True)  # a socket's path has 107 bytes at most
+    ray_.init(num_cpus=2, include_dashboard=False, _temp_dir=folder.name, log_to_driver=False, configure_logging=False)
+    try:
+        register_ray()
+        with joblib.parallel_config(backend="ray", n_jobs=2):
+            yield
+    finally:
+        ray_.shutdown()
+        folder.cleanup()
+
+
+@pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
+def test_the_same_comparison_in_worker_processes_gives_the_same_frame(backend, server, tmp_path):
+    at_home = compared(client_of(server, tmp_path, "home"))
+    calls_at_home = asked(server)
+    server.requests.clear()
+    with {"loky": loky, "dask": dask, "ray": ray}[backend]():
+        client = client_of(server, tmp_path, backend)
+        result = compared(client)
+    assert result.frame[SAME].equals(at_home.frame[SAME])
+    assert asked(server) == calls_at_home and set(calls_at_home.values()) == {1}
+    processes = set(result.frame["process"])
+    assert len(processes) == 2 and not any(process.endswith(f":{os.getpid()}") for process in processes)
+    journaled = tk.monitor.calls(run=result.run_id, journal=str(tmp_path / f"{backend}.sqlite"))
+    assert sorted(journaled["call_id"]) == sorted(result.frame["call_id"])
+
+
+@pytest.fixture
+def two_workers():
+    with loky():
+        yield
+
+
+def test_a_worker_that_is_killed_loses_nothing(two_workers, tmp_path):
+    victims, lock = [], threading.Lock()
+
+    def kill_once(request, good):
+        with lock:
+            if not victims and len(served.requests) > 20:
+                victims.extend(
+                    child.pid for child in psutil.Process().children(recursive=True) if "popen_loky" in " ".join(child.cmdline())
+                )
+                os.kill(victims[0], signal.SIGKILL)
+        return changed(before=(Pause(0.02),))(request, good)
+
+    with ChatService(fault=kill_once).serve() as served:
+        result = compared(client_of(served, tmp_path, "killed"))
+        calls = asked(served)
+    assert victims
+    assert (result.frame["status"] == "ok").all() and len(result) == 2 * len(PROMPTS) and not result.stopped
+    assert any(note.startswith("a worker process died") for note in result.notes)
+    assert sum(calls.values()) <= 2 * len(PROMPTS) + 8  # what was under way is asked once more
+
+
+def test_what_a_failing_call_left_comes_home_as_rows(two_workers, tmp_path):
+    with ChatService(key="another").serve() as server:
+        result = compared(client_of(server, tmp_path, "refused"))
+    assert set(result.frame["error_type"]) == {"AuthError"}
+    assert len(tk.monitor.errors(journal=str(tmp_path / "refused.sqlite"))) == len(result)
+
+
+def test_a_stop_begins_no_further_batch(two_workers, server, tmp_path):
+    result = compared(client_of(server, tmp_path, "stopped"), progress=lambda run: run.stop())
+    assert result.stopped and 0 < len(result) < 2 * len(PROMPTS)
+
+
+def test_what_keeps_calls_from_being_made_is_told_at_home(two_workers):
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
+        tk.compare(["openai_compatible/x"], ["a", "b"], client=tk.Client(cache=False, journal=False))
+
+
+def test_n_jobs_alone_asks_from_processes(server, tmp_path):
+    result = compared(client_of(server, tmp_path, "jobs"), n_jobs=2, warmup=1)
+    assert len(set(result.frame["process"])) == 2 and "2 warm-up calls are left out" in result.notes
+
+
+def test_the_awaitable_twin_asks_from_processes_too(server, tmp_path):
+    client = tk.AsyncClient(base_urls={"openai_compatible": f"{server.url}/v1"}, cache=False, journal=str(tmp_path / "a.sqlite"))
+    result = asyncio.run(tk.acompare(MODELS, PROMPTS, client=client, concurrency=8, n_jobs=2))
+    assert len(set(result.frame["process"])) == 2 and (result.frame["status"] == "ok").all()
+
+
+@pytest.mark.parametrize("backend", ["threading", "sequential"])
+def test_a_backend_of_threads_leaves_the_calls_in_this_process(backend, server, tmp_path):
+    with joblib.parallel_config(backend=backend):
+        result = compared(client_of(server, tmp_path, "home"))
+    assert {process.rpartition(":")[2] for process in result.frame["process"]} == {str(os.getpid())}
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: tk.Client(api_keys={"cohere": "a-secret"}), "keys for cohere"),
+        (lambda: tk.Client(transport=lambda: httpx.MockTransport(print)), "transport of your own"),
+        (lambda: tk.Client(cache=ResponseCache(stores=[])), "made of stores="),
+    ],
+)
+def test_a_client_that_can_not_be_sent_says_what_to_do(make, told):
+    with pytest.raises(ConfigError, match=told) as caught:
+        tk.compare(["scripted/echo"], ["x"], client=make(), n_jobs=2)
+    assert "a-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("n_jobs", [0, True, 1.5, "2"])
+def test_a_number_of_processes_that_is_none_is_told(n_jobs):
+    with pytest.raises(ConfigError, match="n_jobs"):
+        tk.compare(["scripted/echo"], ["x"], n_jobs=n_jobs)
+
+
+def test_a_password_stays_at_home_and_a_worker_reads_its_own(monkeypatch):
+    url = "redis://user:pass-word@cache.example:6379/2"
+    address = Address.of(url, "TOOLKIT_CACHE")
+    assert "pass-word" not in repr(address)
+    with pytest.raises(ConfigError, match=r"TOOLKIT_CACHE is not redis://cache\.example:6379/2"):
+        address.read()
+    monkeypatch.setenv("TOOLKIT_CACHE", url)
+    assert address.read() == url
+    assert Address.of(without_password(url), "TOOLKIT_CACHE").read() == "redis://cache.example:6379/2"

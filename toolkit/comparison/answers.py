@@ -1,0 +1,110 @@
+"""The answers side by side, prompts down and models across, with what differs marked. Loaded lazily: pandas comes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import pandas as pd
+
+from ..errors import ConfigError
+from ..monitor.events import CallRecord
+from ..render import escape, html_cell, html_page
+from .diff import Diff, marked_html, word_pieces
+from .grid import Plan
+
+__all__ = ["SideBySide", "diff", "side_by_side"]
+
+PAGE_ROWS = 20
+MOST_PAGES = 10
+
+
+class SideBySide(pd.DataFrame):
+    """Prompts down, models across: a data frame that shows whole answers, escaped, 20 prompts a page."""
+
+    _metadata: ClassVar = ["marked"]
+    marked = False
+    """Whether each answer shows its differences from the first model's."""
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        rows = list(self.reset_index().itertuples(index=False, name=None))
+        head = "".join(f"<th>{escape(name)}</th>" for name in [*self.index.names, *self.columns])
+        pages = [self._page(head, rows[start : start + PAGE_ROWS]) for start in range(0, min(len(rows), PAGE_ROWS * MOST_PAGES), PAGE_ROWS)]
+        folded = [
+            f"<details><summary>prompts {number * PAGE_ROWS + 1} to {min((number + 1) * PAGE_ROWS, len(rows))}</summary>{page}</details>"
+            for number, page in enumerate(pages)
+            if number
+        ]
+        left = len(rows) - PAGE_ROWS * MOST_PAGES
+        more = f'<div class="muted">and {left:,} more: find them with side_by_side(search="…")</div>' if left > 0 else ""
+        return html_page(pages[0] if pages else self._page(head, []), *folded, more)
+
+    def _page(self, head: str, rows: Sequence[Sequence[Any]]) -> str:
+        body = "".join(f"<tr>{''.join(self._cells(row))}</tr>" for row in rows)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _cells(self, row: Sequence[Any]) -> list[str]:
+        prompt_id, prompt, first, *others = ("" if cell is None or cell != cell else str(cell) for cell in row)
+        shown = [f"<td>{marked_html(word_pieces(first, other))}</td>" if self.marked else html_cell(other) for other in others]
+        return [html_cell(prompt_id), html_cell(prompt), html_cell(first), *shown]
+
+
+def side_by_side(plan: Plan, records: Mapping[int, CallRecord], only: str | None, search: str | None, repeat: int) -> SideBySide:
+    """See ``Comparison.side_by_side``."""
+    if only not in (None, "different"):
+        raise ConfigError(f"only={only!r}: it is 'different' or None")
+    check_repeat(plan, repeat)
+    rows, index = [], []
+    for number, question in enumerate(plan.questions):
+        cells = answers_to(plan, records, number, repeat)
+        texts = (question.prompt_id, question.text, *(cell or "" for cell in cells))
+        if (only is None or len(set(cells)) > 1) and (search is None or any(search.casefold() in text.casefold() for text in texts)):
+            rows.append(cells)
+            index.append((question.prompt_id, question.text))
+    names = ["prompt_id", "prompt"]
+    where = pd.MultiIndex.from_tuples(index, names=names) if index else pd.MultiIndex.from_arrays([[], []], names=names)
+    table = SideBySide(rows, index=where, columns=pd.Index(plan.labels, name=None), dtype="object")
+    table.marked = only == "different"
+    return table
+
+
+def answers_to(plan: Plan, records: Mapping[int, CallRecord], number: int, repeat: int) -> list[str | None]:
+    """What each model said to a prompt, by its number."""
+    start = (number * plan.repeats + repeat) * len(plan.variants)
+    return [shown_answer(records.get(start + i)) for i in range(len(plan.variants))]
+
+
+def diff(plan: Plan, records: Mapping[int, CallRecord], prompt_id: str, a: str, b: str, repeat: int) -> Diff:
+    """See ``Comparison.diff``."""
+    check_repeat(plan, repeat)
+    numbers = {question.prompt_id: number for number, question in enumerate(plan.questions)}
+    if prompt_id not in numbers:
+        raise ConfigError(f"this comparison has no prompt {prompt_id!r}; it has {few(list(numbers))}")
+    for label in (a, b):
+        if label not in plan.labels:
+            raise ConfigError(f"this comparison has no model {label!r}; it has {', '.join(plan.labels)}")
+    number = numbers[prompt_id]
+    texts = dict(zip(plan.labels, answers_to(plan, records, number, repeat)))
+    return Diff(
+        prompt_id=prompt_id, prompt=plan.questions[number].text, a=a, b=b, text_a=texts[a] or "", text_b=texts[b] or ""
+    )  # fmt: skip
+
+
+def check_repeat(plan: Plan, repeat: int) -> None:
+    if not 0 <= repeat < plan.repeats:
+        raise ConfigError(f"repeat={repeat}: this comparison has the repeats 0 to {plan.repeats - 1}")
+
+
+def few(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+
+
+def shown_answer(row: CallRecord | None) -> str | None:
+    """The text of a call's answer; a failed call shows what went wrong, one that was not made nothing."""
+    if row is None:
+        return None
+    return (row.text or "") if row.status == "ok" else f"[{row.error_type}] {row.error_message}"
