@@ -17,7 +17,7 @@ from toolkit.monitor.journal import JournalReader
 CALLS = int(os.environ.get("JOURNAL_CALLS", "12000"))
 KILLS = int(os.environ.get("JOURNAL_KILLS", "12"))
 WRITERS = 4
-KILLED_AT_ONCE = 6
+KILLED_AT_ONCE = 4
 BEFORE_S = 1.0
 
 

@@ -11,8 +11,8 @@ from ...errors import ConfigError, JournalError
 from ..events import Row
 from .address import ServerAddress
 from .database import Database, migrate
-from .schema import refuse_newer
-from .tables import Table, by_table
+from .schema import SCHEMA_VERSION, refuse_newer
+from .tables import BY_NAME, Table, by_table
 
 if TYPE_CHECKING:
     import psycopg
@@ -128,15 +128,24 @@ def open_server(address: ServerAddress) -> PostgresDatabase:
     db = PostgresDatabase(address, _connect(address))
     try:
         db.change(f"SET search_path TO \"{address.schema}\"; SET lock_timeout TO '{LOCK_TIMEOUT}'")
-        with db.transaction():
-            if not db.columns("state"):
-                db.change(f'CREATE SCHEMA IF NOT EXISTS "{address.schema}"')
-            refuse_newer(db.version(), address)
-            migrate(db)
+        if not _is_complete(db):
+            with db.transaction():
+                if not db.columns("state"):
+                    db.change(f'CREATE SCHEMA IF NOT EXISTS "{address.schema}"')
+                refuse_newer(db.version(), address)
+                migrate(db)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _is_complete(db: PostgresDatabase) -> bool:
+    """Whether there is nothing to make: the usual case, in which writers need not wait for each other, nor have the right to make it."""
+    sql = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = ?"
+    present = set(db.fetch(sql, [db.address.schema]))
+    needed = {(table.name, column) for table in BY_NAME.values() for column in table.columns}
+    return needed <= present and db.version() == SCHEMA_VERSION
 
 
 @contextlib.contextmanager

@@ -127,14 +127,21 @@ def _end(source: _Source) -> int:
 
 def _some(source: _Source, after: int) -> tuple[list[tuple[Any, ...]], bool]:
     """Return rows that follow a number, and whether an error ended them."""
-    selected = ", ".join(f'"{name}"' for name in source.columns)
-    sql = f'SELECT {selected} FROM "{source.table.name}" NOT INDEXED WHERE "row" > ? ORDER BY "row" LIMIT {STEP}'  # noqa: S608
+    with contextlib.suppress(sqlite3.DatabaseError):
+        return _following(source, after, STEP), False
     rows: list[tuple[Any, ...]] = []
-    try:
-        rows.extend(source.db.execute(sql, [after]))
+    try:  # sqlite3 keeps back the last good row before an error, so they are asked for one by one
+        while len(rows) < STEP and (next_one := _following(source, rows[-1][0] if rows else after, 1)):
+            rows += next_one
     except sqlite3.DatabaseError:
         return rows, True
     return rows, False
+
+
+def _following(source: _Source, after: int, count: int) -> list[tuple[Any, ...]]:
+    selected = ", ".join(f'"{name}"' for name in source.columns)
+    sql = f'SELECT {selected} FROM "{source.table.name}" NOT INDEXED WHERE "row" > ? ORDER BY "row" LIMIT ?'  # noqa: S608
+    return source.db.execute(sql, [after, count]).fetchall()
 
 
 def _next_readable(source: _Source, after: int, stop: int) -> int:
@@ -153,10 +160,8 @@ def _next_readable(source: _Source, after: int, stop: int) -> int:
 
 
 def _can_start(source: _Source, row: int) -> bool:
-    selected = ", ".join(f'"{name}"' for name in source.columns)
-    sql = f'SELECT {selected} FROM "{source.table.name}" NOT INDEXED WHERE "row" >= ? ORDER BY "row" LIMIT 1'  # noqa: S608
     try:
-        source.db.execute(sql, [row]).fetchone()
+        _following(source, row - 1, 1)
     except sqlite3.DatabaseError:
         return False
     return True
