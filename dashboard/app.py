@@ -8,6 +8,7 @@ import streamlit as st
 
 from dashboard import data, page, sidebar, words
 from toolkit.errors import ToolkitError
+from toolkit.monitor.journal import shown_url
 
 SCREENS = Path(__file__).parent / "screens"
 
@@ -55,7 +56,7 @@ def _no_calls() -> None:
         "toolkit demo",
     )
     st.caption("The journal is looked for here:")
-    st.code(data.journal(), language=None)
+    st.code(shown_url(data.journal()), language=None)
     _look_again()
 
 

@@ -9,25 +9,24 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from dashboard.cells import DIMENSIONS, EXACT_ROWS, FAILED, SCHEMA, Calls, Cells, build, combine, merge, of_rows
-from toolkit.monitor.journal import JournalReader
+from dashboard.cells import COUNTED, EXACT_ROWS, FAILED, SCHEMA, Calls, Cells, build, combine, count, merge, of_rows, plain_kinds
+from dashboard.rollup import GRAIN_S, Rollup
+from toolkit.monitor.journal import JournalReader, JournalVersion, Part
 
 __all__ = ["CallLog", "Choices", "Version"]
 
 CHUNK_ROWS = 50_000  # a row costs far more as Python objects than in the frame, so few are in between at a time
 KEEP_ROWS = 500_000
-FINE_S, COARSE_S = 60.0, 3600.0
+FINE_S, COARSE_S = 60.0, GRAIN_S
 FINE_SPAN_S = 2 * 86_400.0
 BLOCK_S = {FINE_S: 21_600.0, COARSE_S: 86_400.0}
 _FINE_BLOCKS = 32  # eight days of minutes
 _PAST_WINDOWS = 4
 _PARTS = 32
-_COUNTED = ["at", *DIMENSIONS, "latency_s", "ttft_s", "output_tokens_per_s", "lookup_s", "cost_usd", "saved_usd", "saved_s", "input_tokens",
-            "output_tokens", "answer_bytes", "attempts"]  # fmt: skip
 
 
 class Version(NamedTuple):
-    """Which rows are known, by the number of the last one; a journal made anew starts a generation."""
+    """Which rows are known, by the number of the last one; a journal made anew, or one that lost old days, starts a generation."""
 
     generation: int
     rows: int
@@ -47,7 +46,7 @@ class CallLog:
     """The calls of one journal, for any number of visitors at a time.
 
     The rows from some moment on are kept as they are, as long as they are few. Other windows are read when somebody asks: as rows, or
-    block by block as cells. ``refresh`` adds what is new to all of them.
+    block by block as cells, those of old days from a ``Rollup``. ``refresh`` adds what is new to all of them.
     """
 
     def __init__(self, journal: str) -> None:
@@ -57,13 +56,16 @@ class CallLog:
         self._forget()
 
     def _forget(self) -> None:
-        self._last_row: int | None = None
+        self._state: JournalVersion | None = None
+        self._last_row = 0
+        self._old: tuple[Part, ...] = ()
+        self._rollup: Rollup | None = None
         self._rows_from_s = math.inf
         self._rows = pl.DataFrame(schema=_ROW_SCHEMA)
         self._past: dict[tuple[float, float], pl.DataFrame] = {}
         self._blocks: dict[tuple[float, float], list[Cells]] = {}
         self._known: pl.DataFrame | None = None
-        self._failed: list[Cells] | None = None
+        self._failed: pl.DataFrame | None = None
 
     def refresh(self) -> Version:
         """Read what is new and return the version that holds it.
@@ -74,15 +76,20 @@ class CallLog:
             If the journal is there but can't be read.
         """
         with self._lock:
-            last = self._reader.last_row("call") if self._reader.exists else 0
-            if self._last_row is not None and last < self._last_row:
+            state = self._reader.version("call")
+            if self._state is not None and (state[:2] != self._state[:2] or state.row < self._last_row):
                 self._generation += 1
                 self._forget()
-            if self._last_row is None:
-                self._last_row = last
+            if self._state is None:
+                self._begin(state)
             for rows in self._read(after_row=self._last_row):
                 self._add(rows)
             return Version(self._generation, self._last_row)
+
+    def _begin(self, state: JournalVersion) -> None:
+        """Take the journal as it is now; days that are moved to the archive later stay where they are known from."""
+        self._state, self._last_row = state, state.row
+        self._old = tuple(part for part in self._reader.parts() if part.last_row <= state.row)
 
     def window(self, version: Version, lo_s: float, hi_s: float) -> Calls:
         """Return the calls with ``lo_s <= at < hi_s``."""
@@ -91,7 +98,7 @@ class CallLog:
             if rows is not None:
                 return of_rows(rows.filter(pl.col("row") <= version.rows))
             grain_s = FINE_S if hi_s - lo_s <= FINE_SPAN_S else COARSE_S
-            return merge(list(self._cells(grain_s, lo_s, hi_s))).filter(_between(lo_s, hi_s))
+            return merge(self._cells(grain_s, lo_s, hi_s)).filter(_between(lo_s, hi_s))
 
     def failures(self, version: Version) -> pl.DataFrame:
         """Return every failed call, or cells of them: the columns of ``Calls.counts``."""
@@ -99,22 +106,27 @@ class CallLog:
             if self._covers(-math.inf):
                 return of_rows(self._rows.filter(FAILED, pl.col("row") <= version.rows)).counts
             if self._failed is None:
-                self._failed = [build(self._scan(-math.inf, math.inf, _COUNTED, counted=True).filter(FAILED), COARSE_S)]
-            return merge(self._failed).counts
+                old = self._rolled_up().known()
+                rest = self._scan(-math.inf, math.inf, COUNTED, counted=True, besides=old is not None).filter(FAILED).collect()
+                self._failed = pl.concat([count(rest, COARSE_S), *(counts.filter(FAILED) for counts in old or ())])
+            return self._failed
 
     def rows(self, lo_s: float, hi_s: float) -> pl.LazyFrame:
-        """Return the rows of a window, not yet read where they are not kept."""
+        """Return the rows of a window, those that are not kept not yet read."""
         with self._lock:
-            if self._covers(lo_s):
-                return self._rows.lazy().filter(_between(lo_s, hi_s))
-        return self._scan(lo_s, hi_s, list(SCHEMA))
+            # The newest rows are those that are asked for first, and slow to read from a database.
+            if not self._covers(lo_s):
+                self._covers(max((part.last_at for part in self._old), default=-math.inf))
+            kept = self._rows.lazy().filter(_between(lo_s, hi_s))
+            if lo_s >= self._rows_from_s:
+                return kept
+            return pl.concat([self._scan(lo_s, min(hi_s, self._rows_from_s), list(SCHEMA)), kept])
 
     def choices(self) -> Choices:
         """Return what the filters offer."""
         with self._lock:
             if self._known is None:
-                every = self._rows.lazy() if self._covers(-math.inf) else self._scan(-math.inf, math.inf, ["at", *_OFFERED], counted=True)
-                self._known = _distinct(every)
+                self._known = self._offered()
             known = self._known
         named = self._reader.runs()
         names = dict(zip(named["run_id"], named["name"]))
@@ -126,6 +138,14 @@ class CallLog:
             first_s=known["first_s"].min() or 0.0,  # type: ignore[arg-type]  # polars can't say that it is a number
             last_s=known["last_s"].max() or 0.0,  # type: ignore[arg-type]
         )
+
+    def _offered(self) -> pl.DataFrame:
+        """Return the combinations of what the filters offer in everything there is, by the shortest way."""
+        if self._covers(-math.inf):
+            return _distinct(self._rows.lazy())
+        old = self._rolled_up().known()
+        rest = self._scan(-math.inf, math.inf, ["at", *_OFFERED], counted=True, besides=old is not None)
+        return _merge_known([_distinct(rest), *(counts.select(*_OFFERED, "first_s", "last_s") for counts in old or ())])
 
     # Rows
 
@@ -151,20 +171,27 @@ class CallLog:
 
     # Cells
 
-    def _cells(self, grain_s: float, lo_s: float, hi_s: float) -> Iterator[Cells]:
+    def _cells(self, grain_s: float, lo_s: float, hi_s: float) -> list[Cells]:
         width_s, choices = BLOCK_S[grain_s], self.choices()
         first = math.floor(max(lo_s, choices.first_s) / width_s)
         last = math.floor(min(hi_s, choices.last_s) / width_s)
-        for number in range(first, max(first, last) + 1):
-            yield from self._block(grain_s, number * width_s)
+        new = [cells for number in range(first, max(first, last) + 1) for cells in self._block(grain_s, number * width_s)]
+        return new if grain_s == FINE_S else [*self._rolled_up().cells(lo_s, hi_s), *new]
+
+    def _rolled_up(self) -> Rollup:
+        if self._rollup is None:
+            self._rollup = Rollup(self._reader, self._old)
+        return self._rollup
 
     def _block(self, grain_s: float, start_s: float) -> list[Cells]:
+        """Return the cells of a span of time; coarse ones only of what is not in the rollup."""
         key = (grain_s, start_s)
         if key not in self._blocks:
             fine = [other for other in self._blocks if other[0] == FINE_S]
             if grain_s == FINE_S and len(fine) >= _FINE_BLOCKS:
                 del self._blocks[fine[0]]
-            self._blocks[key] = [build(self._scan(start_s, start_s + BLOCK_S[grain_s], _COUNTED, counted=True), grain_s)]
+            rows = self._scan(start_s, start_s + BLOCK_S[grain_s], COUNTED, counted=True, besides=grain_s == COARSE_S)
+            self._blocks[key] = [build(rows.collect(), grain_s)]
         elif len(self._blocks[key]) > _PARTS:
             self._blocks[key] = [combine(self._blocks[key])]
         return self._blocks[key]
@@ -180,9 +207,9 @@ class CallLog:
         for grain_s, start_s in list(self._blocks):
             inside = rows.filter(_between(start_s, start_s + BLOCK_S[grain_s]))
             if inside.height:
-                self._blocks[grain_s, start_s].append(build(inside.lazy(), grain_s))
+                self._blocks[grain_s, start_s].append(build(inside, grain_s))
         if self._failed is not None:
-            self._failed = [combine([*self._failed, build(rows.lazy().filter(FAILED), COARSE_S)])]
+            self._failed = pl.concat([self._failed, count(rows.filter(FAILED), COARSE_S)])
         if self._known is not None:
             self._known = _merge_known([self._known, _distinct(rows.lazy())])
         newest = float(rows["at"].min())  # type: ignore[arg-type]
@@ -205,13 +232,12 @@ class CallLog:
             after_row = found["row"][-1]
             yield pl.DataFrame(found, schema=_ROW_SCHEMA)
 
-    def _scan(self, lo_s: float, hi_s: float, columns: Sequence[str], *, counted: bool = False) -> pl.LazyFrame:
-        """Return the rows of a window that were there at the last refresh."""
+    def _scan(self, lo_s: float, hi_s: float, columns: Sequence[str], *, counted: bool = False, besides: bool = False) -> pl.LazyFrame:
+        """Return the rows of a window that were there at the last refresh, without those that ``besides`` leaves to the rollup."""
         since, until = (None if math.isinf(at) else at for at in (lo_s, hi_s))
-        known = pl.col("row") <= (self._last_row or 0)
-        # Texts stay texts until they are counted: to make categories of millions of rows takes longer than to count them.
-        kinds = pl.Schema({name: SCHEMA[name] for name in columns if not (counted and SCHEMA[name] == pl.Categorical)})
-        return self._reader.scan("call", since=since, until=until).filter(known).select("row", *columns).cast(kinds)
+        kinds = plain_kinds(columns) if counted else pl.Schema({name: SCHEMA[name] for name in columns})
+        rows = self._reader.scan("call", since=since, until=until, besides=self._old if besides else ())
+        return rows.filter(pl.col("row") <= self._last_row).select("row", *columns).cast(kinds)
 
     def _count(self, lo_s: float, hi_s: float, most: int) -> int:
         """Return how many rows a window has; above ``most`` just some number above it."""

@@ -9,7 +9,7 @@ one before and is told as its middle, so a percentile is at most 2 % off. The fu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ import polars as pl
 
 __all__ = [
     "COALESCED",
+    "COUNTED",
     "DIMENSIONS",
     "EXACT_ROWS",
     "FAILED",
@@ -26,12 +27,16 @@ __all__ = [
     "OK",
     "REPLAYED",
     "SCHEMA",
+    "SUMS",
     "Calls",
     "Cells",
     "build",
     "combine",
+    "count",
+    "measured",
     "merge",
     "of_rows",
+    "plain_kinds",
     "quantile",
 ]
 
@@ -77,6 +82,9 @@ COALESCED = OK & (pl.col("provenance") == "coalesced")
 MEASURES: dict[str, pl.Expr] = {"latency_s": LIVE, "ttft_s": LIVE, "output_tokens_per_s": LIVE, "lookup_s": REPLAYED}
 """What has percentiles, and over which calls."""
 
+COUNTED = ("at", *DIMENSIONS, *MEASURES, *SUMS)
+"""The columns of rows that cells are made of."""
+
 _KEPT = ("run_id", "provider", "label", "status", "provenance")  # dimensions of a histogram: what the filters ask for
 _SMALLEST = 1e-6
 _LOG_GROWTH = math.log(GROWTH)
@@ -84,7 +92,10 @@ _LOG_GROWTH = math.log(GROWTH)
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """Counts and histograms: ``counts`` has one row a cell, ``values`` for each measure one row a cell and bucket."""
+    """Counts and histograms: ``counts`` has one row a cell, ``values`` for each measure one row a cell and bucket.
+
+    ``values`` may read a measure only when it is asked for.
+    """
 
     counts: pl.DataFrame
     values: Mapping[str, pl.DataFrame]
@@ -92,10 +103,14 @@ class Cells:
 
 @dataclass(slots=True)
 class Calls:
-    """The calls of one window. ``counts`` has one row a call or a cell: ``at``, ``n``, the dimensions and sums."""
+    """The calls of one window. ``counts`` has one row a call or a cell: ``at``, ``n``, the dimensions and sums.
+
+    Of a measure only what somebody asks for is worked out, by ``read``.
+    """
 
     counts: pl.DataFrame
     exact: bool
+    read: Callable[[str], pl.DataFrame]
     _values: dict[str, pl.DataFrame] = field(default_factory=dict)
 
     @property
@@ -105,46 +120,62 @@ class Calls:
     def values(self, measure: str) -> pl.DataFrame:
         """Return ``at``, dimensions, ``value`` and ``n`` of a measure, smallest value first."""
         if measure not in self._values:
-            known = self.counts.filter(MEASURES[measure], pl.col(measure).is_not_null())
-            self._values[measure] = known.select("at", *_KEPT, pl.col(measure).alias("value"), "n").sort("value")
+            self._values[measure] = self.read(measure)
         return self._values[measure]
 
     def filter(self, *keep: pl.Expr) -> Calls:
         """Return the calls that pass; ``keep`` asks for columns that every histogram has."""
         if not keep:
             return self
-        values = {} if self.exact else {name: table.filter(*keep) for name, table in self._values.items()}
-        return Calls(self.counts.filter(*keep), self.exact, values)
+        return Calls(self.counts.filter(*keep), self.exact, lambda measure: self.values(measure).filter(*keep))
 
 
 def of_rows(rows: pl.DataFrame) -> Calls:
     """Return calls that each keep a row of their own."""
     known = [pl.col(column).is_not_null().cast(pl.UInt32).alias(f"{column}_known") for column in SUMS]
     one = pl.lit(1, dtype=pl.UInt32).alias("n")
-    return Calls(rows.with_columns(one, pl.col("at").alias("first_s"), pl.col("at").alias("last_s"), *known), exact=True)
+    counts = rows.with_columns(one, pl.col("at").alias("first_s"), pl.col("at").alias("last_s"), *known)
+
+    def read(measure: str) -> pl.DataFrame:
+        measured = counts.filter(MEASURES[measure], pl.col(measure).is_not_null())
+        return measured.select("at", *_KEPT, pl.col(measure).alias("value"), "n").sort("value")
+
+    return Calls(counts, exact=True, read=read)
 
 
-def build(rows: pl.LazyFrame, grain_s: float) -> Cells:
+def build(rows: pl.DataFrame, grain_s: float) -> Cells:
     """Count rows into cells ``grain_s`` wide; a cell is dated to the middle of its span."""
-    placed = rows.with_columns(at=((pl.col("at") / grain_s).floor() + 0.5) * grain_s, moment=pl.col("at"))
+    return Cells(count(rows, grain_s), {measure: measured(rows, measure, grain_s) for measure in MEASURES})
+
+
+def count(rows: pl.DataFrame, grain_s: float) -> pl.DataFrame:
+    """Return the counts of cells: ``at``, the dimensions, ``n``, the first and the last moment, and sums."""
     known = [pl.col(column).count().alias(f"{column}_known") for column in SUMS]
-    counts = placed.group_by("at", *DIMENSIONS).agg(
-        pl.len().alias("n"), pl.col("moment").min().alias("first_s"), pl.col("moment").max().alias("last_s"), pl.col(*SUMS).sum(), *known
-    )
-    values = [_histogram(placed, measure, over) for measure, over in MEASURES.items()]
-    found = pl.collect_all([counts, *values])
-    return Cells(found[0].cast(_categories(DIMENSIONS)), {name: table.cast(_categories(_KEPT)) for name, table in zip(MEASURES, found[1:])})
+    ends = (pl.col("moment").min().alias("first_s"), pl.col("moment").max().alias("last_s"))
+    counts = _placed(rows, grain_s).group_by("at", *DIMENSIONS).agg(pl.len().alias("n"), *ends, pl.col(*SUMS).sum(), *known)
+    return counts.collect().cast(_categories(DIMENSIONS))
+
+
+def measured(rows: pl.DataFrame, measure: str, grain_s: float) -> pl.DataFrame:
+    """Return the histograms of a measure: ``at``, what the filters ask for, ``value`` and ``n``."""
+    bucket = (pl.col(measure).clip(_SMALLEST).log() / _LOG_GROWTH).ceil().cast(pl.Int16).alias("bucket")
+    asked = _placed(rows, grain_s).filter(MEASURES[measure], pl.col(measure).is_not_null())
+    middle = (2 / (GROWTH + 1)) * (pl.col("bucket").cast(pl.Float64) * _LOG_GROWTH).exp()
+    counted = asked.group_by("at", *_KEPT, bucket).agg(pl.len().alias("n")).select("at", *_KEPT, middle.alias("value"), "n")
+    return counted.collect().cast(_categories(_KEPT))
+
+
+def plain_kinds(columns: Sequence[str]) -> pl.Schema:
+    """Return the types of columns with texts left as they are: to make categories of millions of rows takes longer than to count them."""
+    return pl.Schema({name: SCHEMA[name] for name in columns if SCHEMA[name] != pl.Categorical})
+
+
+def _placed(rows: pl.DataFrame, grain_s: float) -> pl.LazyFrame:
+    return rows.lazy().with_columns(at=((pl.col("at") / grain_s).floor() + 0.5) * grain_s, moment=pl.col("at"))
 
 
 def _categories(columns: Sequence[str]) -> pl.Schema:
     return pl.Schema({name: SCHEMA[name] for name in columns})
-
-
-def _histogram(placed: pl.LazyFrame, measure: str, over: pl.Expr) -> pl.LazyFrame:
-    bucket = (pl.col(measure).clip(_SMALLEST).log() / _LOG_GROWTH).ceil().cast(pl.Int16).alias("bucket")
-    counted = placed.filter(over, pl.col(measure).is_not_null()).group_by("at", *_KEPT, bucket).agg(pl.len().alias("n"))
-    middle = (2 / (GROWTH + 1)) * (pl.col("bucket").cast(pl.Float64) * _LOG_GROWTH).exp()
-    return counted.select("at", *_KEPT, middle.alias("value"), "n")
 
 
 def combine(parts: list[Cells]) -> Cells:
@@ -159,11 +190,10 @@ def combine(parts: list[Cells]) -> Cells:
     return Cells(found[0].select(parts[0].counts.columns), dict(zip(MEASURES, found[1:])))
 
 
-def merge(parts: list[Cells]) -> Calls:
+def merge(parts: Sequence[Cells]) -> Calls:
     """Return the calls of several sets of cells."""
     counts = pl.concat([part.counts for part in parts])
-    values = {measure: pl.concat([part.values[measure] for part in parts]).sort("value") for measure in MEASURES}
-    return Calls(counts, exact=False, _values=values)
+    return Calls(counts, exact=False, read=lambda measure: pl.concat([part.values[measure] for part in parts]).sort("value"))
 
 
 def quantile(q: float, keep: pl.Expr | None = None) -> pl.Expr:

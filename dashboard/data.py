@@ -17,7 +17,7 @@ import streamlit as st
 
 from dashboard import views
 from dashboard.calllog import CallLog, Choices, Version
-from dashboard.cells import Calls
+from dashboard.cells import FAILED, Calls
 from dashboard.selection import Selection
 from toolkit import settings
 from toolkit.monitor import alerts
@@ -178,8 +178,11 @@ def _answer(
 
 @st.cache_data(max_entries=16, show_spinner=False)
 def _failed(view: str, journal: str, version: Version, selection: Selection) -> Any:  # whatever the view returns
-    counts = _call_log(journal).failures(version).filter(*views.filters(selection))
-    return getattr(views, view)(views.Failures(counts, selection))
+    inside = pl.col("at").is_between(selection.lo_s, selection.hi_s, closed="left")
+    earlier = _call_log(journal).failures(version).filter(~inside, *views.filters(selection))
+    # Those of the window as the page counts them everywhere else: an hour's cell is too wide for a short window.
+    now = _part(journal, version, selection).counts.filter(FAILED)
+    return getattr(views, view)(views.Failures(pl.concat([earlier, now.select(earlier.columns)]), selection))
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

@@ -73,8 +73,6 @@ def _outcome(call: dict[str, Any]) -> str:
         return "left by the reader of its stream"
     if call["status"] == "error":
         return f"failed: {call['error_type']}"
-    if call["status"] == "left":
-        return "its reader left"
     tier = f" from {call['cache_tier']}" if call["cache_tier"] else ""
     return f"{call['provenance']}{tier}"
 

@@ -409,17 +409,17 @@ def with_room_for_legend(figure: Figure) -> Figure:
 
 
 def _figure(y_title: str, height: int = HEIGHT) -> Figure:
-    figure = Figure()
-    figure.update_layout(
-        height=height,
-        margin={"l": 10, "r": 10, "t": 36, "b": 10},
-        hovermode="x unified",
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "title": None, "traceorder": "normal"},
-        showlegend=True,
-    )
-    figure.update_xaxes(hoverformat="%Y-%m-%d %H:%M:%S UTC", tickangle=0, nticks=6)
-    figure.update_yaxes(title=y_title)
-    return figure
+    # Given at once, a layout takes a seventh of the time that updates of it take.
+    layout = {
+        "height": height,
+        "margin": {"l": 10, "r": 10, "t": 36, "b": 10},
+        "hovermode": "x unified",
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "title": {"text": None}, "traceorder": "normal"},
+        "showlegend": True,
+        "xaxis": {"hoverformat": "%Y-%m-%d %H:%M:%S UTC", "tickangle": 0, "nticks": 6},
+        "yaxis": {"title": {"text": y_title}},
+    }
+    return Figure(layout=layout)
 
 
 def _log_ticks(values: pl.Series) -> str | int:

@@ -31,7 +31,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """Every failed call that passes the filters, at any time."""
+    """Every failed call that passes the filters, at any time; those outside the window perhaps in cells."""
 
     counts: pl.DataFrame
     selection: Selection
