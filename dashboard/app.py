@@ -33,19 +33,15 @@ def main() -> None:
     )
     try:
         version = data.refresh()
+        offered = data.choices(version) if version.rows else None
     except ToolkitError as error:
         _unreadable(error)
+        return
+    if offered is None:
+        _no_calls()
     else:
-        if version.rows:
-            _show(version)
-            chosen.run()
-        else:
-            _no_calls()
-
-
-def _show(version: data.Version) -> None:
-    offered = data.choices(version)
-    page.show(version, sidebar.choose(offered), offered)
+        page.show(version, sidebar.choose(offered), offered)
+        chosen.run()
 
 
 def _no_calls() -> None:

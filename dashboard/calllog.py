@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ import polars as pl
 
 from dashboard.cells import COUNTED, EXACT_ROWS, FAILED, SCHEMA, Calls, Cells, build, combine, count, merge, of_rows, plain_kinds
 from dashboard.rollup import GRAIN_S, Rollup
+from toolkit.errors import JournalError
 from toolkit.monitor.journal import JournalReader, JournalVersion, Part
 
 __all__ = ["CallLog", "Choices", "Version"]
@@ -93,7 +95,7 @@ class CallLog:
 
     def window(self, version: Version, lo_s: float, hi_s: float) -> Calls:
         """Return the calls with ``lo_s <= at < hi_s``."""
-        with self._lock:
+        with self._lock, self._told():
             rows = self._few(lo_s, hi_s)
             if rows is not None:
                 return of_rows(rows.filter(pl.col("row") <= version.rows))
@@ -102,12 +104,16 @@ class CallLog:
 
     def failures(self, version: Version) -> pl.DataFrame:
         """Return every failed call, or cells of them: the columns of ``Calls.counts``."""
-        with self._lock:
+        with self._lock, self._told():
             if self._covers(-math.inf):
                 return of_rows(self._rows.filter(FAILED, pl.col("row") <= version.rows)).counts
             if self._failed is None:
                 old = self._rolled_up().known()
-                rest = self._scan(-math.inf, math.inf, COUNTED, counted=True, besides=old is not None).filter(FAILED).collect()
+                rest = (
+                    self._scan(-math.inf, math.inf, COUNTED, counted=True, besides=() if old is None else self._old)
+                    .filter(FAILED)
+                    .collect()
+                )
                 self._failed = pl.concat([count(rest, COARSE_S), *(counts.filter(FAILED) for counts in old or ())])
             return self._failed
 
@@ -124,7 +130,7 @@ class CallLog:
 
     def choices(self) -> Choices:
         """Return what the filters offer."""
-        with self._lock:
+        with self._lock, self._told():
             if self._known is None:
                 self._known = self._offered()
             known = self._known
@@ -144,8 +150,18 @@ class CallLog:
         if self._covers(-math.inf):
             return _distinct(self._rows.lazy())
         old = self._rolled_up().known()
-        rest = self._scan(-math.inf, math.inf, ["at", *_OFFERED], counted=True, besides=old is not None)
+        rest = self._scan(-math.inf, math.inf, ["at", *_OFFERED], counted=True, besides=() if old is None else self._old)
         return _merge_known([_distinct(rest), *(counts.select(*_OFFERED, "first_s", "last_s") for counts in old or ())])
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say which archive it is that can't be read."""
+        try:
+            yield
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise JournalError(
+                f"can't read the archive {self._reader.address.archive} ({error}); `toolkit journal check` says what is wrong with it"
+            ) from error
 
     # Rows
 
@@ -190,7 +206,7 @@ class CallLog:
             fine = [other for other in self._blocks if other[0] == FINE_S]
             if grain_s == FINE_S and len(fine) >= _FINE_BLOCKS:
                 del self._blocks[fine[0]]
-            rows = self._scan(start_s, start_s + BLOCK_S[grain_s], COUNTED, counted=True, besides=grain_s == COARSE_S)
+            rows = self._scan(start_s, start_s + BLOCK_S[grain_s], COUNTED, counted=True, besides=self._old if grain_s == COARSE_S else ())
             self._blocks[key] = [build(rows.collect(), grain_s)]
         elif len(self._blocks[key]) > _PARTS:
             self._blocks[key] = [combine(self._blocks[key])]
@@ -232,16 +248,22 @@ class CallLog:
             after_row = found["row"][-1]
             yield pl.DataFrame(found, schema=_ROW_SCHEMA)
 
-    def _scan(self, lo_s: float, hi_s: float, columns: Sequence[str], *, counted: bool = False, besides: bool = False) -> pl.LazyFrame:
-        """Return the rows of a window that were there at the last refresh, without those that ``besides`` leaves to the rollup."""
+    def _scan(
+        self, lo_s: float, hi_s: float, columns: Sequence[str], *, counted: bool = False, besides: Sequence[Part] = ()
+    ) -> pl.LazyFrame:
+        """Return the rows of a window that were there at the last refresh, without those of some files."""
         since, until = (None if math.isinf(at) else at for at in (lo_s, hi_s))
         kinds = plain_kinds(columns) if counted else pl.Schema({name: SCHEMA[name] for name in columns})
-        rows = self._reader.scan("call", since=since, until=until, besides=self._old if besides else ())
+        rows = self._reader.scan("call", since=since, until=until, besides=besides)
         return rows.filter(pl.col("row") <= self._last_row).select("row", *columns).cast(kinds)
 
     def _count(self, lo_s: float, hi_s: float, most: int) -> int:
         """Return how many rows a window has; above ``most`` just some number above it."""
-        return self._scan(lo_s, hi_s, ["at"]).head(most + 1).select(pl.len()).collect().item()  # type: ignore[no-any-return]
+        inside = [part for part in self._old if part.first_at >= lo_s and part.last_at < hi_s]
+        listed = sum(part.rows for part in inside)
+        if listed > most:
+            return listed
+        return listed + self._scan(lo_s, hi_s, ["at"], besides=inside).head(most + 1).select(pl.len()).collect().item()  # type: ignore[no-any-return]
 
 
 _ROW_SCHEMA: dict[str, Any] = {"row": pl.Int64, **SCHEMA}

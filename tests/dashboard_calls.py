@@ -19,7 +19,7 @@ BLANK = dict.fromkeys(CallRecord._fields)
 Record = CallRecord | ErrorRecord | RunRecord | VoteRecord
 
 
-def write(path: Path, rows: Iterable[Record]) -> None:
+def write(path: Path | str, rows: Iterable[Record]) -> None:
     """Append rows to a journal with the real writer."""
     journal = Journal(path)
     for row in rows:

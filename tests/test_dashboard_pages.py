@@ -1,10 +1,13 @@
 """The dashboard's pages, run without a browser on journals that the real monitor wrote."""
 
+import functools
 import socket
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
+from streamlit.components.v2.component_manager import BidiComponentManager
 from streamlit.testing.v1 import AppTest
 
 import dashboard
@@ -12,8 +15,12 @@ from dashboard import calllog, serve
 from dashboard.calllog import CallLog
 from dashboard.page import Choice
 from dashboard_calls import SCRIPT, a_day, error_of, failed_call, live_call, replayed_call, write
+from servers.postgres import PASSWORD, QUOTED_PASSWORD
+from toolkit import settings
 from toolkit.errors import JournalError
 from toolkit.monitor.events import RunRecord, VoteRecord
+from toolkit.monitor.journal import read_address, shown_url
+from toolkit.monitor.journal.pruning import prune
 
 APP = Path(dashboard.__file__).with_name("app.py")
 SCREENS = {
@@ -49,12 +56,20 @@ def day(day_journal, monkeypatch):
     return day_journal
 
 
+@functools.cache
+def components():
+    """What Streamlit finds by reading the metadata of every installed package: once is enough, it takes longer than a page."""
+    found = BidiComponentManager()
+    found.discover_and_register_components(start_file_watching=False)
+    return found
+
+
 def opened(screen="overview", chosen=None, **query):
     """The app at ``/screen?query``, with rows chosen in tables where a test says so."""
     at = AppTest.from_file(str(APP), default_timeout=60)
+    at._bidi_component_manager = components()
     for name, value in query.items():
         at.query_params[name] = value
-    at.run()
     for table, identity in (chosen or {}).items():
         at.session_state[f"{table}-choice"] = Choice(0, None, identity)
     return at.switch_page(f"screens/{screen}.py").run()
@@ -89,7 +104,7 @@ def test_every_page_shows_a_days_calls_without_complaint(day, screen, title):
 
 @pytest.mark.parametrize("screen", SCREENS)
 def test_without_a_journal_every_page_says_what_would_be_here_and_how_to_make_it(journal, screen):
-    at = AppTest.from_file(str(APP), default_timeout=60).run().switch_page(f"screens/{screen}.py").run()
+    at = opened(screen)
     assert not at.exception
     assert at.title[0].value == "No calls yet"
     assert "toolkit demo" in [code.value for code in at.code]
@@ -100,7 +115,7 @@ def test_without_a_journal_every_page_says_what_would_be_here_and_how_to_make_it
 @pytest.mark.parametrize("screen", SCREENS)
 def test_a_damaged_journal_is_said_in_a_sentence(journal, screen):
     journal.write_bytes(b"this is not a database, though it is long enough to be taken for one" * 50)
-    at = AppTest.from_file(str(APP), default_timeout=60).run().switch_page(f"screens/{screen}.py").run()
+    at = opened(screen)
     assert not at.exception
     assert at.title[0].value == "The journal can't be read"
     assert len(at.error) == 1
@@ -132,7 +147,7 @@ def test_nonsense_in_the_address_is_as_if_it_were_not_there(day, screen):
 
 def test_the_address_of_a_server_is_refused_without_showing_its_password(monkeypatch):
     monkeypatch.setenv("TOOLKIT_JOURNAL", "postgresql://me:hunter2@127.0.0.1/calls")
-    at = AppTest.from_file(str(APP), default_timeout=60).run()
+    at = opened()
     assert not at.exception
     assert at.title[0].value == "The journal can't be read"
     assert "hunter2" not in texts(at)
@@ -227,19 +242,13 @@ def test_a_chosen_call_shows_its_time_its_prompt_and_its_answer(journal):
 def test_a_call_has_an_address_of_its_own(journal):
     call = failed_call(time.time() - 60, A, error_message="no such host")
     write(journal, [call])
-    at = AppTest.from_file(str(APP), default_timeout=60).run()
-    at.switch_page("screens/call.py")
-    at.query_params["call"] = call.call_id
-    at.run()
+    at = opened("call", call=call.call_id)
     assert f"{A} · " in at.text[0].value
     assert "ServerError: no such host" in [code.value for code in at.code]
 
 
 def test_an_unknown_call_is_said_to_be_unknown(day):
-    at = AppTest.from_file(str(APP), default_timeout=60).run()
-    at.switch_page("screens/call.py")
-    at.query_params["call"] = "no-such-call"
-    at.run()
+    at = opened("call", call="no-such-call")
     assert "no such call" in at.warning[0].value
 
 
@@ -447,6 +456,119 @@ def test_an_unreadable_journal_raises_on_refresh(tmp_path):
     path.write_bytes(b"x" * 5000)
     with pytest.raises(JournalError, match="can't read"):
         CallLog(str(path)).refresh()
+
+
+# Old days
+
+
+HOUR, DAY = 3600.0, 86_400.0
+
+
+@pytest.fixture
+def old_days(tmp_path, monkeypatch):
+    """A journal of four days, all but the last in the archive, that is counted in cells."""
+    monkeypatch.setattr(calllog, "EXACT_ROWS", 10)
+    monkeypatch.setattr(calllog, "KEEP_ROWS", 15)
+    path = tmp_path / "journal.sqlite"
+    rows = [live_call(day * DAY + hour * HOUR, A, number=day, latency_s=2.0) for day in range(10, 14) for hour in range(10)]
+    write(path, [*rows, failed_call(11 * DAY + HOUR, B), live_call(13 * DAY, B)])
+    prune(read_address(path), archive_after_s=0.0, now=13.5 * DAY)
+    return path
+
+
+def summed(log):
+    calls = log.window(log.refresh(), 10 * DAY, 14 * DAY)
+    latencies = calls.values("latency_s").group_by("label").agg(pl.col("n").sum()).sort(pl.col("label").cast(pl.String))
+    return calls.n, int(calls.counts.filter(pl.col("status") == "error")["n"].sum()), latencies["n"].to_list()
+
+
+def test_days_of_the_archive_and_of_the_database_are_counted_once_each(old_days):
+    log = CallLog(str(old_days))
+    assert summed(log) == (42, 1, [40, 1])
+    assert log.failures(log.refresh())["n"].to_list() == [1]
+    assert log.choices().models == (A, B)
+    write(old_days, [live_call(13 * DAY + 11 * HOUR, B)])
+    assert summed(log) == (43, 1, [40, 2])
+
+
+def test_what_was_counted_of_old_days_is_not_read_from_them_again(old_days):
+    assert summed(CallLog(str(old_days))) == (42, 1, [40, 1])
+    for file in (old_days.parent / "journal.sqlite.archive").glob("call/*/*.parquet"):
+        file.write_bytes(b"no one reads this")
+    log = CallLog(str(old_days))
+    assert summed(log) == (42, 1, [40, 1])
+    assert log.failures(log.refresh())["n"].to_list() == [1]
+    assert log.choices().models == (A, B)
+
+
+def test_damaged_counts_of_old_days_are_made_anew(old_days):
+    assert summed(CallLog(str(old_days))) == (42, 1, [40, 1])
+    kept = list((settings.cache_folder() / "dashboard").glob("*/*.parquet"))
+    assert kept
+    for file in kept:
+        file.write_bytes(b"cut off")
+    assert summed(CallLog(str(old_days))) == (42, 1, [40, 1])
+    assert all(pl.read_parquet(file).height for file in kept)
+
+
+def test_days_that_were_removed_are_gone_from_an_open_page_and_from_what_was_kept_of_them(old_days):
+    log = CallLog(str(old_days))
+    before = log.refresh()
+    assert summed(log) == (42, 1, [40, 1])
+    prune(read_address(old_days), older_than_s=2 * DAY, now=14 * DAY)
+    assert summed(log) == (21, 0, [20, 1])
+    assert log.refresh().generation > before.generation
+    assert log.failures(log.refresh()).is_empty()
+    assert {file.name.partition("-")[2] for file in (settings.cache_folder() / "dashboard").glob("*/*")} == {
+        "counts.parquet",
+        "latency_s.parquet",
+    }
+    assert len(list((settings.cache_folder() / "dashboard").glob("*/*"))) == 2
+
+
+def test_days_that_move_to_the_archive_while_a_page_is_open_change_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(calllog, "EXACT_ROWS", 10)
+    monkeypatch.setattr(calllog, "KEEP_ROWS", 15)
+    path = tmp_path / "journal.sqlite"
+    write(path, [live_call(10 * DAY + hour * HOUR, A, number=hour) for hour in range(20)])
+    log = CallLog(str(path))
+    assert summed(log)[0] == 20
+    prune(read_address(path), archive_after_s=0.0, now=12 * DAY)
+    write(path, [live_call(12 * DAY, B)])
+    assert summed(log) == summed(CallLog(str(path))) == (21, 0, [20, 1])
+
+
+def test_an_archive_that_is_damaged_is_said_in_a_sentence(old_days, monkeypatch):
+    monkeypatch.setenv("TOOLKIT_JOURNAL", str(old_days))
+    for file in (old_days.parent / "journal.sqlite.archive").glob("call/*/*.parquet"):
+        file.write_bytes(b"cut off")
+    at = opened()
+    assert at.title[0].value == "The journal can't be read"
+    assert "toolkit journal check" in at.error[0].value
+    assert not at.exception
+
+
+# A server's journal
+
+
+def test_the_pages_show_a_journal_on_a_postgresql_server_without_its_password(postgres_server, monkeypatch):
+    now, url = time.time(), postgres_server.url()
+    monkeypatch.setenv("TOOLKIT_JOURNAL", url)
+    at = opened("latency")
+    assert at.title[0].value == "No calls yet"
+    assert shown_url(url) in [code.value for code in at.code]
+    assert not any(word in texts(at) for word in (PASSWORD, QUOTED_PASSWORD))
+    failed = failed_call(now - 30, B)
+    write(url, [*(live_call(now - 60 - k, A, number=k, latency_s=k + 1.0) for k in range(9)), failed, error_of(failed)])
+    for screen, title in SCREENS.items():
+        at = opened(screen)
+        assert (at.title[0].value, [*at.error]) == (title, [])
+        assert calls_in_window(at) == 10
+    assert opened("latency", chosen={"models": A}).dataframe[1].value["latency (ms)"].tolist()[:2] == [9000.0, 8000.0]
+    at = opened("errors", chosen={"groups": failed.error_fingerprint})
+    assert "Traceback (most recent call last)" in at.code[0].value
+    write(url, [live_call(now - 5, B)])
+    assert calls_in_window(at.run()) == 11
 
 
 # The server's port
