@@ -207,13 +207,13 @@ def measure_browser(journal: Path) -> dict[str, float]:
             started = time.perf_counter()
             page.goto(f"{url}/latency?live=false")
             page.locator(".scatterlayer .trace").first.wait_for(timeout=120_000)
-            found = {"latency, first chart in a fresh browser": time.perf_counter() - started}
+            found = {"browser: latency, first chart, cold": time.perf_counter() - started}
             for window in ("24h", "7d", "all"):
                 page.get_by_role("radio", name=window).click()
                 settle(page)
                 changes = [timed(lambda level=level: choose(page, level)) for level in ("p90", "p50", "p90", "p50")]
-                found[f"latency, {window}, another percentile"] = statistics.median(changes)
-                found[f"latency, {window}, another model"] = timed(lambda: choose_model(page))
+                found[f"browser: latency, {window}, another percentile"] = statistics.median(changes)
+                found[f"browser: latency, {window}, another model"] = timed(lambda: choose_model(page))
                 clear_model(page)
             browser.close()
         return found

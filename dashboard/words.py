@@ -78,12 +78,12 @@ def change(now: float | None, before: float | None) -> str | None:
     """Return how much a number moved, in percent of what it was; ``None`` where that says nothing."""
     if now is None or not before:
         return None
-    return f"{100 * (now - before) / before:+.1f} %"
+    return f"{100 * (now - before) / before:+z.1f} %"
 
 
 def points(now: float | None, before: float | None) -> str | None:
     """Return how much a share moved, in percentage points."""
-    return None if now is None or before is None else f"{100 * (now - before):+.1f} points"
+    return None if now is None or before is None else f"{100 * (now - before):+z.1f} points"
 
 
 def utc(at: float | None, *, date: bool = True) -> str:

@@ -476,6 +476,7 @@ def test_an_age_is_never_negative():
 
 def test_changes_say_nothing_where_there_is_nothing_to_compare_with():
     assert words.change(3, 2) == "+50.0 %"
+    assert words.change(0.99999, 1) == "+0.0 %"
     assert words.change(3, 0) is None
     assert words.change(None, 2) is None
     assert words.points(0.05, 0.02) == "+3.0 points"
