@@ -181,6 +181,17 @@ class JournalReader:
             state = dict(db.fetch("SELECT name, value FROM state")) if db.columns("state") else {}
             return JournalVersion(state.get("id", ""), int(state.get("removals", 0)), last_row(db, known))
 
+    def parts(self, table: str = "call") -> list[Part]:
+        """Return the files of the archive, oldest first. They never change: what was worked out from one stays true of it."""
+        known = known_table(table)
+        with reading(self.address) as db:
+            return [] if db is None else parts(db, Wanted(table=known))
+
+    def scan_part(self, part: Part, table: str = "call") -> pl.LazyFrame:
+        """Return a lazy polars frame over one file of the archive; columns as in ``scan``."""
+        lazy: pl.LazyFrame = with_polars("scanning").scan_files([self.address.archive / part.file], known_table(table))
+        return lazy
+
     def scan(
         self,
         table: str = "call",
@@ -189,6 +200,7 @@ class JournalReader:
         since: float | None = None,
         until: float | None = None,
         run: str | None = None,
+        besides: Sequence[Part] = (),
     ) -> pl.LazyFrame:
         """Return a lazy polars frame over the archive and the database together, each row once, in no particular order.
 
@@ -201,6 +213,8 @@ class JournalReader:
             ``call``, ``error``, ``run`` or ``vote``.
         after_row, since, until, run
             As in ``calls``.
+        besides : sequence of Part
+            Files whose rows are left out, because they are known already.
 
         Returns
         -------
@@ -218,7 +232,7 @@ class JournalReader:
         (0, 2)
         """
         wanted = Wanted(table=known_table(table), after_row=after_row, since=since, until=until, run=run)
-        lazy: pl.LazyFrame = with_polars("scanning").scan(self.address, wanted)
+        lazy: pl.LazyFrame = with_polars("scanning").scan(self.address, wanted, frozenset(besides))
         return lazy
 
     def calls(

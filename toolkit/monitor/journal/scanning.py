@@ -28,12 +28,12 @@ def schema_of(table: Table) -> dict[str, pl.DataType]:
     return {"row": pl.Int64(), **{name: _TYPES[kind] for name, kind in table.kinds.items()}}
 
 
-def scan(address: Address, wanted: Wanted) -> pl.LazyFrame:
-    """Return a lazy frame over the archive's files and the rows in the database."""
+def scan(address: Address, wanted: Wanted, besides: frozenset[Part] = frozenset()) -> pl.LazyFrame:
+    """Return a lazy frame over the archive's files, some left out, and the rows in the database."""
     with reading(address) as db:
-        known = [] if db is None else parts(db, wanted)
+        known = [] if db is None else [part for part in parts(db, wanted) if part not in besides]
         runs = _runs(db, wanted)
-    rest = _lazy_rest(address, wanted, frozenset(known), runs)
+    rest = _lazy_rest(address, wanted, besides.union(known), runs)
     if not known:
         return rest
     return pl.concat([scan_files(_files(address, known), wanted.table).filter(*_filters(wanted, runs)), rest])
