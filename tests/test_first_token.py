@@ -117,7 +117,7 @@ def test_blanks_for_ever_in_place_of_a_whole_answer_run_into_its_limit(driver, c
         return Answer(200, good.headers, (step for _ in itertools.count() for step in (b" ", Pause(0.005))), framing="chunked")
 
     options = {"base_urls": {}, "cache": False, "journal": False, "retry": NO_RETRY}
-    with case.service(fault=blanks).serve() as server, pytest.raises(ProviderTimeoutError, match="still sending|timed out"):
+    with case.service(fault=blanks).serve() as server, pytest.raises(ProviderTimeoutError, match=r"still sending|timed out"):
         options["base_urls"][case.provider] = server.url + case.path
         driver({"client": options, "naps": []})(f"{case.provider}/{case.model}", False, timeout_s=LIMIT_S)
 
