@@ -34,6 +34,7 @@ EXTRAS = {
     "dask": ("dask", "distributed"),
     "ray": ("ray",),
     "prices": ("genai_prices",),
+    "schema": ("pydantic",),
 }
 """Each extra's modules that tell whether it is installed."""
 
@@ -147,7 +148,7 @@ def provider_state(client: Client, name: str, *, check: bool) -> ProviderState:
     kind = provider_class(name)
     variables = [*(kind.key_vars or filter(None, [kind.key_var]))]
     key, address = kind.find_key(), next((each for each in kind.url_vars if settings.variable(each)), None)
-    here = kind.free and is_here(kind, address)
+    here = is_here(kind, address)
     if check or here or not (key or address):  # without either it says what to set, and asks nobody
         health = client.health_check(name)
         assert isinstance(health, Health)
@@ -161,8 +162,10 @@ def provider_state(client: Client, name: str, *, check: bool) -> ProviderState:
 
 def is_here(kind: type[Provider], address: str | None) -> bool:
     """Whether a provider runs in this process or on this machine."""
-    url = kind.read_address((address and settings.variable(address)) or kind.base_url)
-    host = urlsplit(url).hostname or ""
+    given = (address and settings.variable(address)) or getattr(kind, "base_url", None)  # Azure has none but the user's own
+    if given is None:
+        return False
+    host = urlsplit(kind.read_address(given)).hostname or ""
     return settings.is_loopback(host) or host.endswith(".invalid")  # the address of what runs in this process
 
 
