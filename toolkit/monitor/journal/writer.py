@@ -18,7 +18,7 @@ from typing import Protocol
 from ... import settings
 from ...errors import JournalError
 from ..events import CallRecord, ErrorRecord, Row, RunRecord, VoteRecord
-from .address import Address, read_address
+from .address import Address, ServerAddress, read_address
 from .database import Database, open_for_writing
 from .reader import JournalReader
 from .tables import TABLES
@@ -74,6 +74,10 @@ class Journal:
 
     def __init__(self, url: str | os.PathLike[str], *, keep: int = KEEP_ROWS) -> None:
         self.address = read_address(url)
+        if isinstance(self.address, ServerAddress):
+            from .postgres import import_psycopg
+
+            import_psycopg()  # where it is missing that is told now: nobody hears the writer's thread
         self.keep = keep
         self._begin()
         _journals.add(self)
