@@ -12,7 +12,7 @@ from . import report
 from .measure import Effort, Place, environment, measured
 from .server import running
 
-QUESTIONS = ("imports", "one_call", "streamed_token", "cache_hit", "recording", "grid", "growth")
+QUESTIONS = ("imports", "one_call", "streamed_token", "cache_hit", "recording", "journal", "grid", "growth")
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 

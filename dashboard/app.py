@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import streamlit as st
 
 from dashboard import data, page, sidebar, words
 from toolkit.errors import ToolkitError
+from toolkit.monitor.journal import shown_url
 
 SCREENS = Path(__file__).parent / "screens"
 
@@ -24,25 +24,24 @@ def main() -> None:
             st.Page(SCREENS / "latency.py", title="Latency", url_path="latency"),
             st.Page(SCREENS / "cache.py", title="Cache", url_path="cache"),
             st.Page(SCREENS / "errors.py", title="Errors", url_path="errors"),
+            st.Page(SCREENS / "cost.py", title="Cost", url_path="cost"),
+            st.Page(SCREENS / "compare.py", title="Compare", url_path="compare"),
+            st.Page(SCREENS / "logs.py", title="Logs", url_path="logs"),
             st.Page(SCREENS / "call.py", title="Call", url_path="call", visibility="hidden"),
         ],
         position="top",
     )
     try:
         version = data.refresh()
+        offered = data.choices(version) if version.rows else None
     except ToolkitError as error:
         _unreadable(error)
+        return
+    if offered is None:
+        _no_calls()
     else:
-        if version.rows:
-            _show(version)
-            chosen.run()
-        else:
-            _no_calls()
-
-
-def _show(version: data.Version) -> None:
-    offered = data.choices(version)
-    page.show(page.Shown(version, sidebar.choose(offered), offered.models, offered.last_s, time.time()))
+        page.show(version, sidebar.choose(offered), offered)
+        chosen.run()
 
 
 def _no_calls() -> None:
@@ -53,7 +52,7 @@ def _no_calls() -> None:
         "toolkit demo",
     )
     st.caption("The journal is looked for here:")
-    st.code(data.journal(), language=None)
+    st.code(shown_url(data.journal()), language=None)
     _look_again()
 
 

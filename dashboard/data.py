@@ -1,4 +1,4 @@
-"""The only seam to the journal: reads what is new, keeps it as one growing frame, and remembers answers to questions about it.
+"""The only seam to the journal: which calls are known, and remembered answers to questions about them.
 
 Cached functions are keyed on scalars (journal, version, selection), never on frames: Streamlit hashes only a sample of a large frame,
 so two different ones could share an answer.
@@ -7,84 +7,45 @@ so two different ones could share an answer.
 from __future__ import annotations
 
 import math
-import threading
+import time
 from collections.abc import Callable
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import polars as pl
 import streamlit as st
 
 from dashboard import views
+from dashboard.calllog import CallLog, Choices, Version
+from dashboard.cells import FAILED, Calls
 from dashboard.selection import Selection
 from toolkit import settings
+from toolkit.monitor import alerts
 from toolkit.monitor.journal import JournalReader
 
-__all__ = ["CallLog", "Choices", "Version", "ask", "call", "choices", "error_of", "journal", "journal_exists", "refresh"]
+__all__ = [
+    "Choices",
+    "Version",
+    "alerts_firing",
+    "answers_of",
+    "ask",
+    "ask_failures",
+    "ask_rows",
+    "cache_size_bytes",
+    "call",
+    "choices",
+    "error_of",
+    "journal",
+    "journal_exists",
+    "refresh",
+    "votes",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-CHUNK_ROWS = 50_000  # a row costs far more as Python objects than in the frame, so few are in between at a time
+ALERTS_EVERY_S = 15.0
 _CALL_LOGS = 4
-
-
-class Version(NamedTuple):
-    """Which rows are known: frames only grow, so a number of rows names one state; a journal made anew starts a generation."""
-
-    generation: int
-    rows: int
-
-
-class Choices(NamedTuple):
-    """What the filters offer, and the span of time; ``runs`` maps ids to names."""
-
-    providers: tuple[str, ...]
-    models: tuple[str, ...]
-    runs: dict[str, str]
-    first_s: float
-    last_s: float
-
-
-class CallLog:
-    """The calls of a journal as one frame; ``refresh`` reads only rows written since the last one."""
-
-    def __init__(self, journal: str) -> None:
-        self._journal = journal
-        self._lock = threading.Lock()
-        self._generation = 0
-        self._last_row = 0
-        self._frame = pl.DataFrame(schema=views.SCHEMA)
-
-    def refresh(self) -> Version:
-        """Read what is new and return the version that holds it.
-
-        Raises
-        ------
-        JournalError
-            If the journal is there but can't be read.
-        """
-        with self._lock:
-            reader = JournalReader(self._journal)
-            last = reader.last_row("call") if reader.exists else 0
-            if last < self._last_row:
-                self._forget()
-            while self._last_row < last:
-                self._append(reader.calls(after_row=self._last_row, limit=CHUNK_ROWS, columns=list(views.SCHEMA)))
-            return Version(self._generation, self._frame.height)
-
-    def frame(self, version: Version) -> pl.DataFrame:
-        """Return the rows that a version knows; a slice, not a copy."""
-        return self._frame.head(version.rows)
-
-    def _append(self, columns: dict[str, list[Any]]) -> None:
-        self._last_row = columns.pop("row")[-1]
-        self._frame = pl.concat([self._frame, pl.DataFrame(columns, schema=views.SCHEMA)], rechunk=False)
-
-    def _forget(self) -> None:
-        """Start anew: the file was removed or replaced by a shorter one."""
-        self._generation += 1
-        self._last_row = 0
-        self._frame = pl.DataFrame(schema=views.SCHEMA)
 
 
 def journal() -> str:
@@ -111,6 +72,18 @@ def ask(view: Callable[Concatenate[views.Slice, P], T], version: Version, select
     return _answer(view.__name__, journal(), version, selection, options, tuple(named.items()))  # type: ignore[no-any-return]
 
 
+def ask_failures(view: Callable[[views.Failures], T], version: Version, selection: Selection) -> T:
+    """Return what a function of ``views`` says about the failed calls, those before the window too."""
+    return _failed(view.__name__, journal(), version, selection)  # type: ignore[no-any-return]
+
+
+def ask_rows(
+    view: Callable[Concatenate[views.Rows, P], T], version: Version, selection: Selection, *options: P.args, **named: P.kwargs
+) -> T:
+    """Return what a function of ``views`` says about single calls; where the journal is large they are read now."""
+    return _told(view.__name__, journal(), version, selection, options, tuple(named.items()))  # type: ignore[no-any-return]
+
+
 def call(call_id: str) -> dict[str, Any] | None:
     """Return everything known about one call, prompt and answer too where they were kept."""
     return JournalReader(journal()).call(call_id)
@@ -125,37 +98,96 @@ def error_of(call_id: str, at: float) -> dict[str, Any] | None:
     return None
 
 
+def answers_of(run: str) -> pl.DataFrame:
+    """Return ``prompt_id label prompt text`` of a run's answers, oldest first."""
+    columns = ("prompt_id", "label", "status", "prompt", "text")
+    found = JournalReader(journal()).calls(run=run, columns=columns)
+    frame = pl.DataFrame({name: found[name] for name in columns}, schema=dict.fromkeys(columns, pl.String))
+    return frame.filter(pl.col("status") == "ok", pl.col("prompt_id").is_not_null())
+
+
+def votes(run: str | None) -> dict[str, list[Any]]:
+    """Return votes as column lists, of one run or of all."""
+    return JournalReader(journal()).votes(run=run)
+
+
+def alerts_firing() -> list[alerts.Alert]:
+    """Return the alert rules that fire, looked at anew every 15 seconds."""
+    path = settings.alerts_file()
+    if not path.exists():
+        return []
+    return _alerts(journal(), str(path), path.stat().st_mtime_ns, math.floor(time.time() / ALERTS_EVERY_S))
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _alerts(journal: str, path: str, changed: int, tick: int) -> list[alerts.Alert]:  # noqa: ARG001 - the file's time is part of the key
+    log = _call_log(journal)
+    version, now_s = log.refresh(), (tick + 1) * ALERTS_EVERY_S
+
+    def tally(span: alerts.Span) -> alerts.Tally:
+        scope = Selection(span.lo_s, span.hi_s, providers=_only(span.provider), models=_only(span.model))
+        return views.tally(log.window(version, span.lo_s, span.hi_s).filter(*views.filters(scope)))
+
+    return alerts.firing(alerts.read_rules(Path(path)), tally, now_s)
+
+
+def _only(name: str | None) -> tuple[str, ...]:
+    return () if name is None else (name,)
+
+
+def cache_size_bytes() -> int | None:
+    """Return what this machine's answer cache takes on disk, ``None`` where there is none."""
+    folder = settings.cache_folder()
+    files = [file.stat().st_size for file in folder.iterdir() if file.is_file()]
+    return sum(files) or None
+
+
 @st.cache_resource(max_entries=_CALL_LOGS, show_spinner=False)
 def _call_log(journal: str) -> CallLog:
     return CallLog(journal)
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
-def _choices(journal: str, version: Version) -> Choices:
-    frame = _call_log(journal).frame(version)
-    known = JournalReader(journal).runs()
-    names = dict(zip(known["run_id"], known["name"]))
-    runs = frame.drop_nulls("run_id").group_by("run_id").agg(pl.col("at").max()).sort("at", descending=True)
-    return Choices(
-        providers=_distinct(frame["provider"]),
-        models=_distinct(frame["label"]),
-        runs={run: names.get(run) or run for run in runs["run_id"].cast(pl.String)},
-        first_s=frame["at"].min() or 0.0,  # type: ignore[arg-type]  # polars can't say that it is a number
-        last_s=frame["at"].max() or 0.0,  # type: ignore[arg-type]
-    )
+def _choices(journal: str, version: Version) -> Choices:  # noqa: ARG001 - the version is part of the key
+    return _call_log(journal).choices()
 
 
-def _distinct(values: pl.Series) -> tuple[str, ...]:
-    return tuple(values.drop_nulls().unique().cast(pl.String).sort())
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _window(journal: str, version: Version, lo_s: float, hi_s: float) -> Calls:
+    return _call_log(journal).window(version, lo_s, hi_s)
+
+
+def _part(journal: str, version: Version, selection: Selection) -> Calls:
+    calls = _window(journal, version, selection.lo_s, selection.hi_s)
+    return calls.filter(*views.filters(selection))
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _slice(journal: str, version: Version, selection: Selection) -> views.Slice:
-    return views.cut(_call_log(journal).frame(version), selection)
+    calls, other = _part(journal, version, selection), selection.other()
+    before = calls.filter(pl.lit(False)) if other is None else _part(journal, version, other)
+    return views.Slice(calls, before, selection)
 
 
-@st.cache_data(max_entries=256, show_spinner=False)
+@st.cache_data(max_entries=512, show_spinner=False)
 def _answer(
     view: str, journal: str, version: Version, selection: Selection, options: tuple[Any, ...], named: tuple[tuple[str, Any], ...]
 ) -> Any:  # whatever the view returns
     return getattr(views, view)(_slice(journal, version, selection), *options, **dict(named))
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _failed(view: str, journal: str, version: Version, selection: Selection) -> Any:  # whatever the view returns
+    inside = pl.col("at").is_between(selection.lo_s, selection.hi_s, closed="left")
+    earlier = _call_log(journal).failures(version).filter(~inside, *views.filters(selection))
+    # Those of the window as the page counts them everywhere else: an hour's cell is too wide for a short window.
+    now = _part(journal, version, selection).counts.filter(FAILED)
+    return getattr(views, view)(views.Failures(pl.concat([earlier, now.select(earlier.columns)]), selection))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _told(
+    view: str, journal: str, version: Version, selection: Selection, options: tuple[Any, ...], named: tuple[tuple[str, Any], ...]
+) -> Any:  # whatever the view returns
+    rows = _call_log(journal).rows(selection.lo_s, selection.hi_s).filter(pl.col("row") <= version.rows, *views.filters(selection))
+    return getattr(views, view)(views.Rows(rows, selection), *options, **dict(named))

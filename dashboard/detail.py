@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard import data, figures, views, words
 from dashboard.page import chart, choose_row
 
-__all__ = ["CALL_PAGE", "list_calls", "show_call"]
+__all__ = ["CALL_PAGE", "TIME", "list_calls", "open_call", "show_call"]
 
 CALL_PAGE = "screens/call.py"
 
@@ -33,7 +33,11 @@ def list_calls(calls: pl.DataFrame, key: str, alt: str) -> None:
     if row is None:
         st.caption("Choose a row to see the call.")
         return
-    call_id = calls["call_id"][row]
+    open_call(calls["call_id"][row])
+
+
+def open_call(call_id: str) -> None:
+    """Draw one call in a frame, with a link to its own page."""
     with st.container(border=True):
         show_call(call_id)
         st.page_link(CALL_PAGE, label="This call on a page of its own", icon=":material/open_in_new:", query_params={"call": call_id})
@@ -48,7 +52,7 @@ def show_call(call_id: str) -> None:
     if call is None:
         st.warning("There is no such call in this journal. It may have been pruned, or the address was cut.", icon=":material/search_off:")
         return
-    st.text(f"{call['label']} · {words.utc(call['at'])} · {_outcome(call)}")
+    st.text(f"{call['label']} · {words.utc(call['at'])} · {_outcome(call)}", help=words.local(call["at"], st.context.timezone))
     _numbers(call)
     parts = views.timing_parts(call)
     if parts:
@@ -65,10 +69,10 @@ def show_call(call_id: str) -> None:
 
 
 def _outcome(call: dict[str, Any]) -> str:
+    if call["status"] == "left":
+        return "left by the reader of its stream"
     if call["status"] == "error":
         return f"failed: {call['error_type']}"
-    if call["status"] == "left":
-        return "its reader left"
     tier = f" from {call['cache_tier']}" if call["cache_tier"] else ""
     return f"{call['provenance']}{tier}"
 

@@ -10,47 +10,138 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import numpy as np
 import pandas as pd  # noqa: F401 - Plotly looks into pandas while another thread may still be importing it
 import polars as pl
 from plotly.graph_objects import Figure
 
 from toolkit import charts
 
-__all__ = ["cache_sources", "ecdf", "errors", "hit_share", "percentile_lines", "series", "share", "timing", "traffic"]
+__all__ = [
+    "abilities",
+    "cache_sources",
+    "cost_against_latency",
+    "cost_by_day",
+    "ecdf",
+    "errors",
+    "heatmap",
+    "hit_share",
+    "hits_against_misses",
+    "percentile_lines",
+    "series",
+    "share",
+    "timing",
+    "traffic",
+    "with_local_time",
+    "with_room_for_legend",
+]
 
 BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, _YELLOW, GREY = charts.OKABE_ITO
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, GREY)  # yellow can't be seen on the light theme
 DASHES = (*charts.DASHES, "longdash")  # five, so that with seven colours 35 models differ
 HEIGHT = 300
 NAME_CHARS = 36
+MOST_BANDS = 4
 
 
 def percentile_lines(table: pl.DataFrame, name: str, models: Sequence[str]) -> Figure:
-    """One percentile of live calls over time, a line a model; a point carries its model and bucket as ``customdata``."""
+    """One percentile of live calls over time, a line a model in the band of its 95 % interval.
+
+    A point carries its model and bucket as ``customdata``. With many models the bands would hide each other: then the interval is told by
+    the hover text alone.
+    """
     figure = _figure("milliseconds", height=360)
-    for model in models:
-        rows = table.filter(pl.col("label") == model)
-        if rows.height:
-            figure.add_scatter(
-                x=_times(rows["start_s"]),
-                y=rows["value_s"] * 1e3,
-                customdata=rows.select("label", "start_s", "end_s", "n").rows(),
-                mode="lines+markers",
-                marker={"size": 6},
-                hovertemplate=f"{name} %{{y:.3s}} ms, n = %{{customdata[3]}}",
-                **_style(model, models),
-            )
+    shown = [(model, rows) for model in models if (rows := table.filter(pl.col("label") == model)).height]
+    for model, rows in shown:
+        times = _times(rows["start_s"])
+        if len(shown) <= MOST_BANDS:
+            _add_band(figure, rows, model, models)
+        figure.add_scatter(
+            x=times,
+            y=rows["value_s"] * 1e3,
+            customdata=_points(rows),
+            mode="lines+markers",
+            marker={"size": 6},
+            hovertemplate=f"{name} %{{y:.3s}} ms, 95 % %{{customdata[4]}}, n = %{{customdata[3]}}",
+            **_style(model, models),
+        )
     figure.update_yaxes(rangemode="tozero")
     figure.update_layout(hovermode="closest")  # a click should mean one point
     return figure
 
 
-def ecdf(table: pl.DataFrame, models: Sequence[str]) -> Figure:
-    """Share of live calls that took at most so long, a step line a model, on a logarithmic axis."""
+def _add_band(figure: Figure, rows: pl.DataFrame, model: str, models: Sequence[str]) -> None:
+    """Fill between the ends of the intervals, one patch for each stretch of buckets without a gap."""
+    known = rows.drop_nulls(["low_s", "high_s"])
+    stretch = (pl.col("start_s") > pl.col("end_s").shift(1) + 1e-6).fill_null(True).cum_sum()
+    for patch in known.with_columns(stretch=stretch).partition_by("stretch"):
+        if patch.height > 1:
+            there, back = (
+                patch.select("start_s", pl.col("low_s").alias("y")),
+                patch.select("start_s", pl.col("high_s").alias("y")).reverse(),
+            )
+            outline = pl.concat([there, back])
+            figure.add_scatter(
+                x=_times(outline["start_s"]),
+                y=outline["y"] * 1e3,
+                fill="toself",
+                opacity=0.18,
+                mode="none",
+                hoverinfo="skip",
+                showlegend=False,
+                fillcolor=_style(model, models)["line"]["color"],
+            )
+
+
+def _points(rows: pl.DataFrame) -> list[tuple[Any, ...]]:
+    """What a click on a point needs (model, start and end of the bucket), n, and the interval in words."""
+
+    def end(value: float | None) -> str:
+        return "?" if value is None else f"{value * 1e3:.3g}"
+
+    return [
+        (label, start_s, end_s, n, f"{end(low)} to {end(high)}")
+        for label, start_s, end_s, n, low, high in rows.select("label", "start_s", "end_s", "n", "low_s", "high_s").iter_rows()
+    ]
+
+
+def heatmap(table: pl.DataFrame) -> Figure:
+    """Time against classes of latency; the darker a cell, the more of its time bucket's calls took so long."""
+    figure = _figure("milliseconds (logarithmic)", height=340)
+    starts, lows = table["start_s"].unique().sort(), table["low_s"].unique().sort()
+    cells = {(start, low): (share, n) for start, low, share, n in table.select("start_s", "low_s", "share", "n").iter_rows()}
+    tops = dict(table.select("low_s", "high_s").rows())
+    figure.add_heatmap(
+        x=_times(starts),
+        y=[(low * tops[low]) ** 0.5 * 1e3 for low in lows],
+        z=np.array([[cells.get((start, low), (np.nan, 0))[0] for start in starts] for low in lows]),
+        customdata=np.array([[(low * 1e3, tops[low] * 1e3, cells.get((start, low), (None, 0))[1]) for start in starts] for low in lows]),
+        colorscale="Cividis",
+        reversescale=True,
+        xgap=1,
+        colorbar={"tickformat": ".0%", "title": "share", "thickness": 12},
+        hovertemplate="%{customdata[0]:.3s} to %{customdata[1]:.3s} ms: %{z:.1%} of the bucket, %{customdata[2]} calls<extra></extra>",
+        hoverongaps=False,
+    )
+    figure.update_yaxes(type="log", tickformat="~s", dtick=_log_ticks(table["low_s"]))
+    figure.update_layout(hovermode="closest", margin={"l": 10, "r": 10, "t": 10, "b": 10})
+    return figure
+
+
+def ecdf(table: pl.DataFrame, models: Sequence[str], before: pl.DataFrame | None = None) -> Figure:
+    """Share of live calls that took at most so long, a step line a model, on a logarithmic axis; pale: the calls compared with."""
     figure = _figure("share of calls", height=360)
+    for model in models if before is not None else ():
+        rows = before.filter(pl.col("label") == model) if before is not None else table.clear()
+        if rows.height and (table["label"] == model).any():
+            look = _style(model, models, shape="hv") | {"showlegend": False, "opacity": 0.35, "name": f"{_short(model)}, compared"}
+            figure.add_scatter(
+                x=rows["latency_s"] * 1e3, y=rows["share"], mode="lines", hovertemplate="%{y:.1%} took at most %{x:.3s} ms", **look
+            )
     for model in models:
         rows = table.filter(pl.col("label") == model)
         if rows.height:
@@ -67,10 +158,130 @@ def ecdf(table: pl.DataFrame, models: Sequence[str]) -> Figure:
     return figure
 
 
+def hits_against_misses(table: pl.DataFrame) -> Figure:
+    """How long look-ups that hit took beside live answers, two step lines on a logarithmic axis."""
+    figure = _figure("share of answers")
+    for (source, rows), colour, dash in zip(_groups(table, "source"), (GREEN, BLUE), ("dash", "solid")):
+        figure.add_scatter(
+            x=rows["latency_s"] * 1e3,
+            y=rows["share"],
+            mode="lines",
+            name=source,
+            line={"color": colour, "dash": dash, "shape": "hv"},
+            hovertemplate="%{y:.1%} took at most %{x:.3s} ms",
+        )
+    figure.update_xaxes(type="log", title="milliseconds", dtick=1, tickformat="~g")
+    figure.update_yaxes(range=[0, 1.02], tickformat=".0%")
+    figure.update_layout(hovermode="closest")
+    return figure
+
+
+def _groups(table: pl.DataFrame, column: str) -> list[tuple[str, pl.DataFrame]]:
+    return [(str(key[0]), rows) for key, rows in table.partition_by(column, as_dict=True, maintain_order=True).items()]
+
+
+def cost_by_day(table: pl.DataFrame, models: Sequence[str], budget_a_day: float | None) -> Figure:
+    """Dollars by day (UTC), stacked by model, with a line at a month's budget divided by 30."""
+    figure = _figure("dollars a day")
+    patterns = ("", "/", ".", "x", "-", "+")
+    for model in models:
+        rows = table.filter(pl.col("label") == model, pl.col("cost_usd") > 0)
+        if rows.height:
+            number = list(models).index(model)
+            figure.add_bar(
+                x=_times(rows["start_s"]),
+                y=rows["cost_usd"],
+                customdata=rows["n"],
+                name=_short(model),
+                marker=_fill(COLOURS[number % len(COLOURS)], patterns[number % len(patterns)], rows["partial"]),
+                hovertemplate="$%{y:.4~g}, %{customdata} calls",
+            )
+    if budget_a_day is not None:
+        figure.add_hline(budget_a_day, line={"color": VERMILION, "dash": "dash"}, annotation_text=f"budget ${budget_a_day:,.3g} a day")
+    figure.update_layout(barmode="stack", bargap=0.2)
+    figure.update_xaxes(tickformat="%b %d", hoverformat="%Y-%m-%d UTC", dtick=86_400_000 if table["start_s"].n_unique() <= 10 else None)
+    figure.update_yaxes(tickprefix="$", rangemode="tozero")
+    return figure
+
+
+def cost_against_latency(table: pl.DataFrame, models: Sequence[str]) -> Figure:
+    """Cost against p95 latency, a point a model; the line joins those that no other beats in both."""
+    figure = _figure("dollars per 1,000 calls", height=360)
+    best = table.filter(pl.col("best")).sort("p95_s")
+    figure.add_scatter(
+        x=best["p95_s"] * 1e3,
+        y=best["usd_per_1k_calls"],
+        mode="lines",
+        name="no other is cheaper and faster",
+        line={"color": GREY, "dash": "dash", "shape": "hv", "width": 1.5},
+        hoverinfo="skip",
+    )
+    symbols = (*charts.SYMBOLS, "cross")
+    for label, p95_s, usd, n in table.select("label", "p95_s", "usd_per_1k_calls", "n").iter_rows():
+        number = list(models).index(label)
+        figure.add_scatter(
+            x=[p95_s * 1e3],
+            y=[usd],
+            customdata=[n],
+            cliponaxis=False,
+            mode="markers",
+            name=_short(label),
+            marker={"size": 12, "color": COLOURS[number % len(COLOURS)], "symbol": symbols[number % len(symbols)]},
+            hovertemplate="p95 %{x:.3s} ms, $%{y:.3~g} per 1,000 calls, n = %{customdata}",
+        )
+    figure.update_xaxes(title="p95 latency (milliseconds)", rangemode="tozero", hoverformat=None)
+    figure.update_yaxes(tickprefix="$", rangemode="tozero")
+    figure.update_layout(hovermode="closest")
+    return figure
+
+
+def abilities(models: Sequence[tuple[str, float, float, float]]) -> Figure:
+    """Abilities with their intervals, best on top: ``(model, ability, low, high)``."""
+    figure = _figure("", height=90 + 34 * len(models))
+    names = [_short(model) for model, *_ in models]
+    figure.add_scatter(
+        x=[ability for _, ability, _, _ in models],
+        y=names,
+        mode="markers",
+        showlegend=False,
+        marker={"size": 10, "color": BLUE},
+        error_x={"type": "data", "array": [high - at for _, at, _, high in models], "arrayminus": [at - low for _, at, low, _ in models]},
+        hovertemplate="%{y}: %{x:.2f}<extra></extra>",
+    )
+    figure.update_xaxes(title="ability (log-odds)", hoverformat=None)
+    figure.update_yaxes(type="category", categoryorder="array", categoryarray=names[::-1])
+    figure.update_layout(hovermode="closest", margin={"l": 10, "r": 10, "t": 10, "b": 10})
+    return figure
+
+
+def with_local_time(figure: Figure, zone: str | None) -> Figure:
+    """Add the viewer's own time to what is said about points in time; in a unified box once is enough."""
+    try:
+        local = ZoneInfo(zone or "UTC")
+    except (ValueError, OSError):  # the browser names what this machine does not know
+        return figure
+    if local.key == "UTC":
+        return figure
+    traces = [trace for trace in figure.data if isinstance(trace.x, np.ndarray) and trace.x.dtype.kind == "M" and trace.hovertemplate]
+    for trace in traces[:1] if figure.layout.hovermode == "x unified" else traces:
+        if trace.type != "heatmap":
+            moments = (at.replace(tzinfo=UTC).astimezone(local) for at in trace.x.astype("datetime64[s]").tolist())
+            trace.hovertext = [f"{at:%H:%M:%S} {local.key}" for at in moments]
+            words, mark, extra = trace.hovertemplate.partition("<extra>")
+            trace.hovertemplate = f"{words}, %{{hovertext}}{mark}{extra}"
+    return figure
+
+
 def traffic(table: pl.DataFrame) -> Figure:
     """Calls a minute, stacked by outcome."""
     figure = _figure("calls a minute")
-    for column, colour, pattern in (("live", BLUE, ""), ("replayed", GREEN, "/"), ("coalesced", SKY, "."), ("failed", VERMILION, "x")):
+    for column, colour, pattern in (
+        ("live", BLUE, ""),
+        ("replayed", GREEN, "/"),
+        ("coalesced", SKY, "."),
+        ("left", PINK, "-"),
+        ("failed", VERMILION, "x"),
+    ):
         if table[column].sum():
             figure.add_bar(
                 x=_times(table["start_s"]),
@@ -188,18 +399,27 @@ def timing(parts: Sequence[tuple[str, float]]) -> Figure:
     return figure
 
 
-def _figure(y_title: str, height: int = HEIGHT) -> Figure:
-    figure = Figure()
-    figure.update_layout(
-        height=height,
-        margin={"l": 10, "r": 10, "t": 36, "b": 10},
-        hovermode="x unified",
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "title": None, "traceorder": "normal"},
-        showlegend=True,
-    )
-    figure.update_xaxes(hoverformat="%Y-%m-%d %H:%M:%S UTC", tickangle=0, nticks=6)
-    figure.update_yaxes(title=y_title)
+def with_room_for_legend(figure: Figure) -> Figure:
+    """Let a figure grow by the rows of its legend, which would otherwise take them from the chart."""
+    rows = sum(trace.showlegend is not False and trace.type != "heatmap" for trace in figure.data) // 2
+    if rows > 2:
+        more = 18 * (rows - 2)
+        figure.update_layout(height=figure.layout.height + more, margin_t=figure.layout.margin.t + more)
     return figure
+
+
+def _figure(y_title: str, height: int = HEIGHT) -> Figure:
+    # Given at once, a layout takes a seventh of the time that updates of it take.
+    layout = {
+        "height": height,
+        "margin": {"l": 10, "r": 10, "t": 36, "b": 10},
+        "hovermode": "x unified",
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "title": {"text": None}, "traceorder": "normal"},
+        "showlegend": True,
+        "xaxis": {"hoverformat": "%Y-%m-%d %H:%M:%S UTC", "tickangle": 0, "nticks": 6},
+        "yaxis": {"title": {"text": y_title}},
+    }
+    return Figure(layout=layout)
 
 
 def _log_ticks(values: pl.Series) -> str | int:
@@ -225,5 +445,6 @@ def _short(name: str) -> str:
     return html.escape(name if len(name) <= NAME_CHARS else f"{name[: NAME_CHARS - 1]}…")
 
 
-def _times(seconds: pl.Series) -> list[datetime]:
-    return [datetime.fromtimestamp(second, UTC) for second in seconds]
+def _times(seconds: pl.Series) -> np.ndarray:
+    """Moments in UTC as an array: Plotly looks at each item of a list one by one."""
+    return (seconds * 1e3).round().cast(pl.Int64).to_numpy().astype("datetime64[ms]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 import zlib
@@ -11,23 +12,29 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import polars as pl
 import streamlit as st
+from pandas.io.formats.style import Styler
 from plotly.graph_objects import Figure
 
-from dashboard import data, views, words
-from dashboard.selection import Selection
+from dashboard import data, figures, views, words
+from dashboard.selection import Selection, Wanted
 from toolkit.errors import ToolkitError
 
 __all__ = [
     "Choice",
     "Shown",
     "ask",
+    "ask_failures",
+    "ask_rows",
     "chart",
     "choose_row",
     "clickable",
+    "download",
+    "drawn_models",
     "empty",
     "header",
     "nothing_here",
     "panel",
+    "say_left_out",
     "show",
     "shown",
     "table",
@@ -37,6 +44,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 REFRESH_S = 2
+REDRAW_S = 10  # with new calls
 STALE_S = 30  # without new calls the window still moves on
 log = logging.getLogger(__name__)
 
@@ -45,15 +53,18 @@ class Shown(NamedTuple):
     """What this run of the app shows: fixed at its start, so that all panels speak of the same calls."""
 
     version: data.Version
+    wanted: Wanted
     selection: Selection
     models: tuple[str, ...]
     newest_s: float
     at_s: float
 
 
-def show(now: Shown) -> None:
+def show(version: data.Version, wanted: Wanted, offered: data.Choices) -> None:
     """Set what the page that runs next shows."""
-    st.session_state["shown"] = now
+    now_s = time.time()
+    selection = wanted.at(now_s, offered.first_s, offered.last_s)
+    st.session_state["shown"] = Shown(version, wanted, selection, offered.models, offered.last_s, now_s)
 
 
 def shown() -> Shown:
@@ -66,26 +77,57 @@ def ask(view: Callable[Concatenate[views.Slice, P], T], *options: P.args, **name
     return data.ask(view, shown().version, shown().selection, *options, **named)
 
 
-def header(title: str) -> None:
-    """Draw the title and, under it, what the page is about and how fresh it is."""
+def ask_failures(view: Callable[[views.Failures], T]) -> T:
+    """Return what a function of ``views`` says about the failed calls, those before the window too."""
+    return data.ask_failures(view, shown().version, shown().selection)
+
+
+def ask_rows(view: Callable[Concatenate[views.Rows, P], T], *options: P.args, **named: P.kwargs) -> T:
+    """Return what a function of ``views`` says about the single calls shown."""
+    return data.ask_rows(view, shown().version, shown().selection, *options, **named)
+
+
+def header(title: str, tiles: Callable[[], None] | None = None) -> None:
+    """Draw the title and, under it, what the page is about, how fresh it is, and its tiles.
+
+    This part ticks by itself and reads what is new; the charts below follow at a slower pace, or a busy journal would redraw them all the time.
+    """
     st.title(title, anchor=False)
     every = REFRESH_S if st.session_state.get("live") else None
-    st.fragment(_pulse, run_every=every)(shown())
+    st.fragment(_pulse, run_every=every)(tiles, shown().at_s)
 
 
-def _pulse(now: Shown) -> None:
-    """The line under the title. It ticks by itself, and has the whole page drawn again when there is something new."""
-    rows = ask(views.count_calls)
-    st.caption(f"{words.plural(rows, 'call')} in the window · newest call {words.age(time.time() - now.newest_s)} old · exact")
-    if st.session_state.get("live") and (time.time() - now.at_s > STALE_S or _something_new(now.version)):
-        st.rerun()
+def _pulse(tiles: Callable[[], None] | None, drawn_s: float) -> None:
+    if st.session_state.get("live"):
+        _look_again(drawn_s)
+    now = shown()
+    with panel():
+        for alert in data.alerts_firing():
+            st.error(f"**{words.escape(alert.name)}**: {words.escape(alert.message)}.", icon=":material/notifications_active:")
+        rows = ask(views.count_calls)
+        accuracy = "exact" if ask(views.is_exact) else "percentiles ±2 %"
+        fresh = words.age(time.time() - now.newest_s)
+        st.caption(f"{words.plural(rows, 'call')} in the window · newest call {fresh} old · {accuracy} · {_compared(now.selection)}")
+        if tiles is not None and rows:
+            tiles()
 
 
-def _something_new(version: data.Version) -> bool:
+def _compared(selection: Selection) -> str:
+    return f"compared with {words.escape(selection.against.name)}" if selection.against else "compared with nothing"
+
+
+def _look_again(drawn_s: float) -> None:
+    """Move this part of the page to now; have all of it drawn again when that was long enough ago."""
+    now = shown()
     try:
-        return data.refresh() != version
+        version = data.refresh()
     except ToolkitError:
-        return True  # the page drawn again will say what is wrong
+        st.rerun()  # the page drawn again will say what is wrong
+    age_s = time.time() - drawn_s
+    if age_s > STALE_S or (version != now.version and age_s > REDRAW_S):
+        st.rerun()
+    if version != now.version:
+        show(version, now.wanted, data.choices(version))
 
 
 @contextmanager
@@ -122,12 +164,28 @@ def nothing_here() -> bool:
 
 def chart(figure: Figure, key: str, alt: str) -> None:
     """Draw a figure; ``alt`` says in words what it shows."""
-    st.plotly_chart(figure, key=key, alt=alt, config=_CHART)
+    st.plotly_chart(_finished(figure), key=key, alt=alt, config=_CHART)
+
+
+def _finished(figure: Figure) -> Figure:
+    return figures.with_room_for_legend(figures.with_local_time(figure, st.context.timezone))
+
+
+def drawn_models() -> tuple[str, ...]:
+    """Return the models that a chart of lines shows: more than a few can't be told apart."""
+    return ask(views.busiest_models)
+
+
+def say_left_out() -> None:
+    """Say which lines a chart does not have, where that is so."""
+    drawn, every = len(drawn_models()), ask(views.count_models)
+    if drawn < every:
+        st.caption(f"Lines of the {drawn} busiest of {every} models; the table has all. Filter by model to see the lines of others.")
 
 
 def clickable(figure: Figure, key: str, alt: str) -> list[Any] | None:
     """Draw a figure whose points can be chosen; return the chosen point's ``customdata``."""
-    event = st.plotly_chart(figure, key=key, alt=alt, config=_CHART, on_select="rerun", selection_mode="points")
+    event = st.plotly_chart(_finished(figure), key=key, alt=alt, config=_CHART, on_select="rerun", selection_mode="points")
     points = event.selection.points
     return list(points[0]["customdata"]) if points else None
 
@@ -140,12 +198,40 @@ def table(frame: pl.DataFrame, key: str, alt: str, columns: Mapping[str, Any] | 
     st.dataframe(frame, key=key, hide_index=True, column_config=_columns(frame, columns), placeholder=words.UNKNOWN, alt=alt)
 
 
-def choose_row(frame: pl.DataFrame, key: str, alt: str, identity: Sequence[str], columns: Mapping[str, Any] | None = None) -> int | None:
+def download(name: str, make: Callable[[], pl.DataFrame]) -> None:
+    """Offer a table as a file, CSV or Parquet; it is made when somebody takes it."""
+    row = st.container(horizontal=True)
+    row.download_button(
+        "CSV", lambda: _csv(make()), f"{name}.csv", "text/csv", key=f"{name}-csv", icon=":material/download:", on_click="ignore"
+    )
+    row.download_button(
+        "Parquet", lambda: _parquet(make()), f"{name}.parquet", key=f"{name}-parquet", icon=":material/download:", on_click="ignore"
+    )
+
+
+def _csv(frame: pl.DataFrame) -> bytes:
+    """CSV for a spreadsheet: a text that it would take for a formula is led by an apostrophe, for a model may have written it."""
+    lists = [pl.col(name).list.eval(pl.element().cast(pl.String)).list.join(" ") for name, kind in frame.schema.items() if kind == pl.List]
+    flat = frame.with_columns(lists).with_columns(pl.col(pl.Categorical).cast(pl.String))
+    text = pl.col(pl.String)
+    return flat.with_columns(pl.when(text.str.contains(r"^[=+\-@\t\r]")).then("'" + text).otherwise(text).name.keep()).write_csv().encode()
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    file = io.BytesIO()
+    frame.write_parquet(file)
+    return file.getvalue()
+
+
+def choose_row(
+    frame: pl.DataFrame | Styler, key: str, alt: str, identity: Sequence[str], columns: Mapping[str, Any] | None = None
+) -> int | None:
     """Draw a table with one row to choose; return its number.
 
     The browser remembers a row's number, and new data could put another row there. So the widget's key holds a mark of ``identity``,
     which is what the rows are: when that changes, a new widget starts with the choice moved to where its row is now.
     """
+    plain = frame if isinstance(frame, pl.DataFrame) else pl.from_pandas(frame.data)  # type: ignore[attr-defined]  # the stubs leave it out
     mark = zlib.crc32("\n".join(identity).encode("utf-8", "backslashreplace"))
     was: Choice = st.session_state.get(f"{key}-choice", Choice(mark, None, None))
     start = was.start if was.mark == mark else _place(was.chosen, identity)
@@ -153,14 +239,14 @@ def choose_row(frame: pl.DataFrame, key: str, alt: str, identity: Sequence[str],
         frame,
         key=f"{key}-{mark}",
         hide_index=True,
-        column_config=_columns(frame, columns),
+        column_config=_columns(plain, columns),
         placeholder=words.UNKNOWN,
         alt=alt,
         on_select="rerun",
         selection_mode="single-row",
         selection_default=None if start is None else {"selection": {"rows": [start]}},
     )
-    row = next((row for row in event.selection.rows if row < frame.height), None)
+    row = next((row for row in event.selection.rows if row < plain.height), None)
     st.session_state[f"{key}-choice"] = Choice(mark, start, None if row is None else identity[row])
     return row
 

@@ -20,7 +20,7 @@ _TRIES = 100
 _IN_USE = {errno.EADDRINUSE, errno.EACCES}  # the second where the system keeps a port for itself
 
 
-def run(journal: str, port: int = 8501, address: str = "127.0.0.1") -> int:
+def run(journal: str, port: int = 8501, address: str = "127.0.0.1", alerts: Path | None = None) -> int:
     """Serve the dashboard of a journal until Ctrl-C, and return the exit code.
 
     Parameters
@@ -31,6 +31,8 @@ def run(journal: str, port: int = 8501, address: str = "127.0.0.1") -> int:
         Where to listen; the next free port is taken, and said, where this one is in use.
     address : str
         The interface to listen on. Everything but the loopback lets others read prompts and answers.
+    alerts : pathlib.Path, optional
+        The file of alert rules; by default that of the settings.
 
     Returns
     -------
@@ -47,6 +49,8 @@ def run(journal: str, port: int = 8501, address: str = "127.0.0.1") -> int:
         print(f"Port {port} is taken; using {chosen}.", flush=True)
     threading.Thread(target=_announce, args=(address, chosen), daemon=True).start()
     os.environ["TOOLKIT_JOURNAL"] = journal
+    if alerts is not None:
+        os.environ["TOOLKIT_ALERTS"] = str(alerts.absolute())
     return int(cli.main(["run", str(APP), *_flags(address, chosen)], prog_name="toolkit dashboard", standalone_mode=False) or 0)
 
 

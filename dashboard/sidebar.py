@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import streamlit as st
 
-from dashboard.data import Choices
-from dashboard.selection import DEFAULT_WINDOW, WINDOWS_S, Selection, window
+from dashboard.calllog import Choices
+from dashboard.selection import CUSTOM, DEFAULT_WINDOW, SHIFTS, WINDOWS_S, Selection, Wanted
 
-__all__ = ["choose"]
+__all__ = ["choose", "run_labels"]
 
 PROVENANCES = ("live", "replayed", "coalesced")
 STATUSES = ("ok", "error", "left")
+_RUN = "run:"
 
 
-def choose(offered: Choices) -> Selection:
+def choose(offered: Choices) -> Wanted:
     """Draw the filters and return what they say."""
     with st.sidebar:
-        chosen = st.segmented_control("Window", list(WINDOWS_S), default=DEFAULT_WINDOW, required=True, key="window", bind="query-params")
-        within = window(chosen or DEFAULT_WINDOW, now_s=time.time(), first_s=offered.first_s, last_s=offered.last_s)
-        selection = within._replace(
+        windows = [*WINDOWS_S, CUSTOM]
+        chosen = st.segmented_control("Window", windows, default=DEFAULT_WINDOW, required=True, key="window", bind="query-params")
+        from_s, to_s = _span() if chosen == CUSTOM else (None, None)
+        compare = _compare(offered.runs)
+        filters = Selection(
+            0.0,
+            0.0,
             providers=_several("Provider", "provider", offered.providers),
             models=_several("Model", "model", offered.models),
             runs=_run(offered.runs),
@@ -29,13 +34,42 @@ def choose(offered: Choices) -> Selection:
             statuses=_several("Status", "status", STATUSES),
         )
         st.toggle("Auto refresh", value=True, key="live", bind="query-params", help="Look for new calls every 2 seconds.")
-    return selection
+    run = compare.removeprefix(_RUN) if compare.startswith(_RUN) else None
+    against = (run, offered.runs.get(run, run)) if run else None
+    return Wanted(chosen or DEFAULT_WINDOW, filters, from_s, to_s, compare, against)
+
+
+def _span() -> tuple[float | None, float | None]:
+    """Two moments in UTC; one that is left open means the first call, or now."""
+    found = [
+        st.datetime_input(label, value=None, key=key, bind="query-params", format="YYYY-MM-DD", step=60, help=help_)
+        for label, key, help_ in (("From (UTC)", "from", "Empty: from the first call on."), ("To (UTC)", "to", "Empty: until now."))
+    ]
+    from_s, to_s = (None if at is None else _utc(at) for at in found)
+    if from_s is not None and to_s is not None and to_s <= from_s:
+        st.warning("The window ends before it begins: choose a later end.", icon=":material/schedule:")
+    return from_s, to_s
+
+
+def _utc(at: datetime) -> float:
+    return at.replace(tzinfo=UTC).timestamp()
+
+
+def _compare(runs: dict[str, str]) -> str:
+    named = SHIFTS | {f"{_RUN}{run}": f"run {name}" for run, name in run_labels(runs).items()}
+    chosen = st.selectbox("Compare with", list(named), format_func=lambda choice: named[choice], key="vs", bind="query-params")
+    return str(chosen or "previous")
 
 
 def _several(label: str, key: str, options: Sequence[str]) -> tuple[str, ...]:
     return tuple(st.multiselect(label, options, key=key, bind="query-params", placeholder="all"))
 
 
+def run_labels(runs: dict[str, str]) -> dict[str, str]:
+    """Return what runs are called in widgets and in the address: their names, told apart by the start of their ids."""
+    return {run: f"{name} ({run[:8]})" if name != run else run for run, name in runs.items()}
+
+
 def _run(runs: dict[str, str]) -> tuple[str, ...]:
-    named = {run: f"{name} ({run[:8]})" if name != run else run for run, name in runs.items()}
+    named = run_labels(runs)
     return tuple(st.multiselect("Run", list(runs), key="run", format_func=lambda run: named[run], bind="query-params", placeholder="all"))

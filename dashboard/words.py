@@ -6,8 +6,9 @@ import math
 import re
 from datetime import UTC, datetime
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
-__all__ = ["age", "change", "count", "dollars", "duration", "escape", "percent", "plural", "points", "three", "utc"]
+__all__ = ["age", "change", "count", "dollars", "duration", "escape", "local", "percent", "plural", "points", "size", "three", "utc"]
 
 UNKNOWN = "–"
 _MARKDOWN = re.compile(r"([!-/:-@\[-`{-~])")
@@ -58,6 +59,15 @@ def dollars(usd: float | None) -> str:
     return f"${three(usd)}"
 
 
+def size(n_bytes: float) -> str:
+    """Return ``"812 B"``, ``"43.2 kB"``, ``"1.9 GB"``."""
+    for unit in ("B", "kB", "MB"):
+        if n_bytes < 1000:
+            return f"{three(n_bytes)} {unit}"
+        n_bytes /= 1000
+    return f"{three(n_bytes)} GB"
+
+
 def percent(share: float | None) -> str:
     if share is None:
         return UNKNOWN
@@ -68,18 +78,27 @@ def change(now: float | None, before: float | None) -> str | None:
     """Return how much a number moved, in percent of what it was; ``None`` where that says nothing."""
     if now is None or not before:
         return None
-    return f"{100 * (now - before) / before:+.1f} %"
+    return f"{100 * (now - before) / before:+z.1f} %"
 
 
 def points(now: float | None, before: float | None) -> str | None:
     """Return how much a share moved, in percentage points."""
-    return None if now is None or before is None else f"{100 * (now - before):+.1f} points"
+    return None if now is None or before is None else f"{100 * (now - before):+z.1f} points"
 
 
 def utc(at: float | None, *, date: bool = True) -> str:
     if at is None:
         return UNKNOWN
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC" if date else "%H:%M:%S UTC")
+
+
+def local(at: float | None, zone: str | None) -> str | None:
+    """Return a moment in the viewer's own zone, ``None`` where that is not known or says nothing new."""
+    try:
+        here = ZoneInfo(zone or "UTC")
+    except (ValueError, OSError):  # the browser names what this machine does not know
+        return None
+    return None if at is None or here.key == "UTC" else f"{datetime.fromtimestamp(at, here):%Y-%m-%d %H:%M:%S} {here.key}"
 
 
 def escape(text: str) -> str:

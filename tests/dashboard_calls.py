@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
-from toolkit.monitor.events import CallRecord, ErrorRecord, RunRecord
+from toolkit.monitor.events import CallRecord, ErrorRecord, RunRecord, VoteRecord
 from toolkit.monitor.journal import Journal
 
 SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> ![i](http://192.0.2.1/i.png)"
@@ -16,10 +16,10 @@ SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.t
 BLANK = dict.fromkeys(CallRecord._fields)
 
 
-Record = CallRecord | ErrorRecord | RunRecord
+Record = CallRecord | ErrorRecord | RunRecord | VoteRecord
 
 
-def write(path: Path, rows: Iterable[Record]) -> None:
+def write(path: Path | str, rows: Iterable[Record]) -> None:
     """Append rows to a journal with the real writer."""
     journal = Journal(path)
     for row in rows:

@@ -19,6 +19,7 @@ SMALL = {
     "one_call": {"width": 2},
     "streamed_token": {"tokens": 40},
     "cache_hit": {"entries": 20},
+    "journal": {"rows": 300},
     "grid": {"prompts": 3},
     "growth": {"sizes": (8, 16)},
 }

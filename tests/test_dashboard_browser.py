@@ -187,7 +187,13 @@ def test_filters_survive_in_a_copied_address(page, context, server):
 def test_calls_of_another_process_appear_by_themselves(page, server):
     page.goto(f"{server.url}/?status=ok")
     counted = page.get_by_text(re.compile("calls in the window"))
+    expect(page.locator(".js-plotly-plot")).to_have_count(3)
+    expect(
+        page.locator("[data-testid=stApp][data-test-script-state=notRunning]")
+    ).to_be_visible()  # the five seconds are those of an open page
     before = int(counted.inner_text().split(" calls")[0].replace(",", ""))
-    subprocess.run([sys.executable, "-c", APPEND, str(server.journal), str(Path(__file__).parent)], check=True)
-    expect(page.get_by_text(f"{before + 10:,} calls in the window")).to_be_visible()
+    subprocess.run(
+        [sys.executable, "-c", APPEND, str(server.journal), str(Path(__file__).parent)], check=True
+    )  # ends with the calls on disk
+    expect(page.get_by_text(f"{before + 10:,} calls in the window")).to_be_visible(timeout=5_000)
     assert "status=ok" in page.url

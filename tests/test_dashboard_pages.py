@@ -1,20 +1,38 @@
 """The dashboard's pages, run without a browser on journals that the real monitor wrote."""
 
+import functools
 import socket
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
+from streamlit.components.v2.component_manager import BidiComponentManager
 from streamlit.testing.v1 import AppTest
 
 import dashboard
-from dashboard import data, serve
+from dashboard import calllog, serve
+from dashboard.calllog import CallLog
 from dashboard.page import Choice
 from dashboard_calls import SCRIPT, a_day, error_of, failed_call, live_call, replayed_call, write
+from servers.postgres import PASSWORD, QUOTED_PASSWORD
+from toolkit import settings
 from toolkit.errors import JournalError
+from toolkit.monitor.events import RunRecord, VoteRecord
+from toolkit.monitor.journal import read_address, shown_url
+from toolkit.monitor.journal.pruning import prune
 
 APP = Path(dashboard.__file__).with_name("app.py")
-SCREENS = {"overview": "Overview", "latency": "Latency", "cache": "Cache", "errors": "Errors", "call": "Call"}
+SCREENS = {
+    "overview": "Overview",
+    "latency": "Latency",
+    "cache": "Cache",
+    "errors": "Errors",
+    "cost": "Cost",
+    "compare": "Compare",
+    "logs": "Logs",
+    "call": "Call",
+}
 A, B = "ollama/a", "openrouter/b"
 
 
@@ -38,12 +56,20 @@ def day(day_journal, monkeypatch):
     return day_journal
 
 
+@functools.cache
+def components():
+    """What Streamlit finds by reading the metadata of every installed package: once is enough, it takes longer than a page."""
+    found = BidiComponentManager()
+    found.discover_and_register_components(start_file_watching=False)
+    return found
+
+
 def opened(screen="overview", chosen=None, **query):
     """The app at ``/screen?query``, with rows chosen in tables where a test says so."""
     at = AppTest.from_file(str(APP), default_timeout=60)
+    at._bidi_component_manager = components()
     for name, value in query.items():
         at.query_params[name] = value
-    at.run()
     for table, identity in (chosen or {}).items():
         at.session_state[f"{table}-choice"] = Choice(0, None, identity)
     return at.switch_page(f"screens/{screen}.py").run()
@@ -73,12 +99,12 @@ def test_every_page_shows_a_days_calls_without_complaint(day, screen, title):
     assert not at.exception
     assert not at.error
     assert "calls in the window · newest call" in at.caption[0].value
-    assert at.caption[0].value.endswith("old · exact")
+    assert at.caption[0].value.endswith("old · exact · compared with the window before")
 
 
 @pytest.mark.parametrize("screen", SCREENS)
 def test_without_a_journal_every_page_says_what_would_be_here_and_how_to_make_it(journal, screen):
-    at = AppTest.from_file(str(APP), default_timeout=60).run().switch_page(f"screens/{screen}.py").run()
+    at = opened(screen)
     assert not at.exception
     assert at.title[0].value == "No calls yet"
     assert "toolkit demo" in [code.value for code in at.code]
@@ -86,10 +112,18 @@ def test_without_a_journal_every_page_says_what_would_be_here_and_how_to_make_it
     assert not journal.exists(), "looking must not make the file"
 
 
+def test_a_journals_password_is_not_shown(postgres_server, monkeypatch):
+    monkeypatch.setenv("TOOLKIT_JOURNAL", postgres_server.url("nobody_wrote"))
+    at = AppTest.from_file(str(APP), default_timeout=60).run()
+    assert at.title[0].value == "No calls yet"
+    assert f"postgresql://tester@127.0.0.1:{postgres_server.port}/postgres?schema=nobody_wrote" in [code.value for code in at.code]
+    assert QUOTED_PASSWORD not in texts(at)
+
+
 @pytest.mark.parametrize("screen", SCREENS)
 def test_a_damaged_journal_is_said_in_a_sentence(journal, screen):
     journal.write_bytes(b"this is not a database, though it is long enough to be taken for one" * 50)
-    at = AppTest.from_file(str(APP), default_timeout=60).run().switch_page(f"screens/{screen}.py").run()
+    at = opened(screen)
     assert not at.exception
     assert at.title[0].value == "The journal can't be read"
     assert len(at.error) == 1
@@ -116,12 +150,12 @@ def test_nonsense_in_the_address_is_as_if_it_were_not_there(day, screen):
     assert not at.exception
     assert not at.error
     assert at.title[0].value == SCREENS[screen]
-    assert calls_in_window(at) == calls_in_window(opened(screen))
+    assert calls_in_window(at) > 100
 
 
 def test_the_address_of_a_server_is_refused_without_showing_its_password(monkeypatch):
     monkeypatch.setenv("TOOLKIT_JOURNAL", "postgresql://me:hunter2@127.0.0.1/calls")
-    at = AppTest.from_file(str(APP), default_timeout=60).run()
+    at = opened()
     assert not at.exception
     assert at.title[0].value == "The journal can't be read"
     assert "hunter2" not in texts(at)
@@ -170,10 +204,10 @@ def test_the_tiles_say_how_it_goes_and_how_it_went(journal):
     before = [live_call(now - 90_000 - k, A, number=3000 + k, cost_usd=0.02) for k in range(100)]
     write(journal, [*calls, *hits, *failed, *before])
     at = opened("overview")
-    assert (metric(at, "Calls").value, metric(at, "Calls").delta) == ("150", "+50.0 %")
+    assert (metric(at, "Calls a minute").value, metric(at, "Calls a minute").delta) == ("0.104", "+50.0 %")
     assert (metric(at, "Errors").value, metric(at, "Errors").delta) == ("16.7 %", "+16.7 points")
     assert metric(at, "p95 latency").value == "1 min 35 s"
-    assert metric(at, "Cost").value == "\\$1\\.00"
+    assert metric(at, "Cost an hour").value == "\\$0\\.0417"
     assert metric(at, "Cache hits").value == "20 %"
     assert "(n = 150)" in at.caption[1].value.replace("\\", "")
     assert "p95 latency of ollama/a rose from 1 s to 1 min 35 s" in at.text[0].value
@@ -216,19 +250,13 @@ def test_a_chosen_call_shows_its_time_its_prompt_and_its_answer(journal):
 def test_a_call_has_an_address_of_its_own(journal):
     call = failed_call(time.time() - 60, A, error_message="no such host")
     write(journal, [call])
-    at = AppTest.from_file(str(APP), default_timeout=60).run()
-    at.switch_page("screens/call.py")
-    at.query_params["call"] = call.call_id
-    at.run()
+    at = opened("call", call=call.call_id)
     assert f"{A} · " in at.text[0].value
     assert "ServerError: no such host" in [code.value for code in at.code]
 
 
 def test_an_unknown_call_is_said_to_be_unknown(day):
-    at = AppTest.from_file(str(APP), default_timeout=60).run()
-    at.switch_page("screens/call.py")
-    at.query_params["call"] = "no-such-call"
-    at.run()
+    at = opened("call", call="no-such-call")
     assert "no such call" in at.warning[0].value
 
 
@@ -279,12 +307,126 @@ def test_what_models_wrote_is_never_markdown_or_html(journal):
     assert name in pages[0].text[0].value
 
 
+# Alerts, comparison, cost, logs
+
+
+def test_a_rule_that_fires_is_a_banner_and_a_bad_file_is_said_in_a_sentence(journal, monkeypatch, tmp_path):
+    rules = tmp_path / "alerts.toml"
+    monkeypatch.setenv("TOOLKIT_ALERTS", str(rules))
+    write(journal, [failed_call(time.time() - 60 - k, A, number=k) for k in range(30)])
+    rules.write_text('[[threshold]]\nname = "err*ors*"\nmetric = "error_share"\nabove = 0.2\nover = "1h"\n')
+    [banner] = opened("overview").error
+    assert banner.value.startswith("**err\\*ors\\***: error\\_share is 1\\, above 0\\.2")
+    rules.write_text("[[threshold]")
+    [problem] = opened("latency").error
+    assert "alerts" in problem.value
+
+
+def test_runs_stand_side_by_side_with_verdicts_answers_and_votes(journal):
+    now = time.time()
+    rows = [RunRecord(run, now - 900, "test:1", run.upper(), "{}") for run in ("r1", "r2")]
+    for number, (run, slower) in enumerate([("r1", 1.0), ("r2", 1.5)]):
+        for model, times in ((A, 1.0), (B, 3.0)):
+            text = f"{model} says <b>{SCRIPT}</b>"
+            rows += [
+                live_call(
+                    now - 600 + 60 * number - k, model, number=k, run_id=run, latency_s=times * slower + k / 100, text=text, cost_usd=0.01
+                )
+                for k in range(8)
+            ]
+    rows += [VoteRecord(now, f"v{k}", "r2", "R2", "p0", 0, A, B, choice, "me", "", 1.0) for k, choice in enumerate(["a", "a", "b"])]
+    write(journal, rows)
+    at = opened("compare", runs=["R1 (r1)", "R2 (r2)"])
+    assert not at.exception
+    assert not at.error
+    side_by_side, verdicts, votes = (table.value for table in at.dataframe)
+    assert side_by_side["run"].tolist() == ["R1", "R2", "R1", "R2"]
+    assert side_by_side["mean latency against baseline (ms)"][1].startswith("+500 (")
+    assert verdicts["verdict"].tolist() == [f"{A} is faster than {B}"]
+    assert votes["wins"].tolist() == [2.0, 1.0]
+    [answers] = at.get("html")
+    assert "&lt;script&gt;" in answers.proto.body
+    assert "<script" not in answers.proto.body
+    assert "<ins" in answers.proto.body
+
+
+def test_the_budget_lives_in_the_address(journal):
+    now = time.time()
+    write(journal, [live_call(now - 86_400.0 * day, A, number=day, cost_usd=1.0) for day in range(6)])
+    at = opened("cost", window="all", budget="10")
+    assert not at.error
+    assert "above the budget of \\$10\\.00" in texts(at)
+    assert len(at.get("plotly_chart")) == 1
+
+
+def test_a_chosen_log_line_opens_its_call(journal):
+    now = time.time()
+    failed = failed_call(now - 60, A, error_message="no such host")
+    write(journal, [failed, live_call(now - 50, B)])
+    at = opened("logs", chosen={"lines": failed.call_id}, level="error", search="HOST")
+    assert at.dataframe[0].value["line"].tolist() == ["ServerError: no such host, 3 attempts"]
+    assert "ServerError: no such host" in [code.value for code in at.code]
+
+
+def test_an_absolute_window_in_the_address_holds_its_calls_only(journal):
+    write(journal, [live_call(1_700_000_000.0 + 3600 * hour, A, number=hour) for hour in range(6)])  # from 2023-11-14 22:13:20
+    assert calls_in_window(opened(**{"window": "custom", "from": "2023-11-14T23:00", "to": "2023-11-15T01:30"})) == 3
+    assert calls_in_window(opened(window="custom")) == 6
+
+
+def test_tiles_can_be_compared_with_a_run(journal):
+    now = time.time()
+    rows = [
+        RunRecord("r1", now - 9e5, "test:1", "baseline", "{}"),
+        *(live_call(now - 8e5 - k, A, number=k, run_id="r1") for k in range(50)),
+    ]
+    write(journal, [*rows, *(live_call(now - 60 - k, A, number=100 + k, latency_s=2.0) for k in range(50))])
+    at = opened("overview", vs="run baseline (r1)")
+    assert at.caption[0].value.endswith("compared with run baseline")
+    assert metric(at, "p95 latency").delta == "+100.0 %"
+    assert metric(opened("overview", vs="off"), "p95 latency").delta == ""
+
+
 # Reading the journal
+
+
+def test_many_calls_are_counted_in_cells_and_said_to_be_approximate(journal, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(calllog, "EXACT_ROWS", 50)
+    monkeypatch.setattr(calllog, "KEEP_ROWS", 80)
+    write(journal, [*(live_call(now - 60 - k, A, number=k, latency_s=2.0) for k in range(100)), failed_call(now - 50, B)])
+    at = opened("overview")
+    assert at.caption[0].value.startswith("101 calls in the window · newest call")
+    assert "percentiles ±2 %" in at.caption[0].value
+    latency = opened("latency", chosen={"models": A}).dataframe
+    assert latency[0].value["p50 (ms)"].tolist() == [pytest.approx(2000, rel=0.02)]
+    assert latency[1].value["latency (ms)"].tolist()[0] == 2000.0, "single calls stay exact"
+    assert opened("errors").dataframe[0].value["in the window"].tolist() == [1]
+
+
+def test_calls_that_come_later_are_added_to_cells_and_rows_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr(calllog, "EXACT_ROWS", 10)
+    monkeypatch.setattr(calllog, "KEEP_ROWS", 20)
+    path = tmp_path / "journal.sqlite"
+    write(path, [live_call(1000.0 + k, A, number=k) for k in range(30)])
+    log = CallLog(str(path))
+    assert log.window(log.refresh(), 0.0, 5000.0).n == 30
+    write(path, [live_call(1100.0 + k, B, number=k) for k in range(5)] + [failed_call(1200.0, B)])
+    version = log.refresh()
+    everything, newest = log.window(version, 0.0, 5000.0), log.window(version, 1100.0, 5000.0)
+    assert (everything.n, everything.exact) == (36, False)
+    assert (newest.n, newest.exact) == (6, True)
+    assert log.failures(version)["n"].sum() == 1
+    assert log.choices().models == (A, B)
+
+
+def labels(log, version):
+    return log.window(version, 0.0, 100.0).counts["label"].to_list()
 
 
 def test_only_what_is_new_is_read_and_versions_stay_what_they_were(tmp_path):
     path = tmp_path / "journal.sqlite"
-    log = data.CallLog(str(path))
+    log = CallLog(str(path))
     assert log.refresh().rows == 0
     write(path, [live_call(1.0, A), live_call(2.0, A)])
     first = log.refresh()
@@ -292,13 +434,13 @@ def test_only_what_is_new_is_read_and_versions_stay_what_they_were(tmp_path):
     second = log.refresh()
     assert log.refresh() == second
     assert (first.rows, second.rows) == (2, 3)
-    assert log.frame(first)["label"].to_list() == [A, A]
-    assert log.frame(second)["label"].to_list() == [A, A, B]
+    assert labels(log, first) == [A, A]
+    assert labels(log, second) == [A, A, B]
 
 
 def test_a_journal_made_anew_is_read_anew(tmp_path):
     path = tmp_path / "journal.sqlite"
-    log = data.CallLog(str(path))
+    log = CallLog(str(path))
     write(path, [live_call(float(at), A) for at in range(5)])
     old = log.refresh()
     for file in tmp_path.glob("journal.sqlite*"):
@@ -306,22 +448,135 @@ def test_a_journal_made_anew_is_read_anew(tmp_path):
     write(path, [live_call(9.0, B)])
     new = log.refresh()
     assert new.generation > old.generation
-    assert log.frame(new)["label"].to_list() == [B]
+    assert labels(log, new) == [B]
 
 
 def test_a_journal_larger_than_a_chunk_is_read_whole(tmp_path, monkeypatch):
     path = tmp_path / "journal.sqlite"
-    monkeypatch.setattr(data, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(calllog, "CHUNK_ROWS", 2)
     write(path, [live_call(float(at), A) for at in range(5)])
-    log = data.CallLog(str(path))
-    assert log.frame(log.refresh())["at"].to_list() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    log = CallLog(str(path))
+    assert log.window(log.refresh(), 0.0, 9.0).counts["at"].to_list() == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
 def test_an_unreadable_journal_raises_on_refresh(tmp_path):
     path = tmp_path / "journal.sqlite"
     path.write_bytes(b"x" * 5000)
     with pytest.raises(JournalError, match="can't read"):
-        data.CallLog(str(path)).refresh()
+        CallLog(str(path)).refresh()
+
+
+# Old days
+
+
+HOUR, DAY = 3600.0, 86_400.0
+
+
+@pytest.fixture
+def old_days(tmp_path, monkeypatch):
+    """A journal of four days, all but the last in the archive, that is counted in cells."""
+    monkeypatch.setattr(calllog, "EXACT_ROWS", 10)
+    monkeypatch.setattr(calllog, "KEEP_ROWS", 15)
+    path = tmp_path / "journal.sqlite"
+    rows = [live_call(day * DAY + hour * HOUR, A, number=day, latency_s=2.0) for day in range(10, 14) for hour in range(10)]
+    write(path, [*rows, failed_call(11 * DAY + HOUR, B), live_call(13 * DAY, B)])
+    prune(read_address(path), archive_after_s=0.0, now=13.5 * DAY)
+    return path
+
+
+def summed(log):
+    calls = log.window(log.refresh(), 10 * DAY, 14 * DAY)
+    latencies = calls.values("latency_s").group_by("label").agg(pl.col("n").sum()).sort(pl.col("label").cast(pl.String))
+    return calls.n, int(calls.counts.filter(pl.col("status") == "error")["n"].sum()), latencies["n"].to_list()
+
+
+def test_days_of_the_archive_and_of_the_database_are_counted_once_each(old_days):
+    log = CallLog(str(old_days))
+    assert summed(log) == (42, 1, [40, 1])
+    assert log.failures(log.refresh())["n"].to_list() == [1]
+    assert log.choices().models == (A, B)
+    write(old_days, [live_call(13 * DAY + 11 * HOUR, B)])
+    assert summed(log) == (43, 1, [40, 2])
+
+
+def test_what_was_counted_of_old_days_is_not_read_from_them_again(old_days):
+    assert summed(CallLog(str(old_days))) == (42, 1, [40, 1])
+    for file in (old_days.parent / "journal.sqlite.archive").glob("call/*/*.parquet"):
+        file.write_bytes(b"no one reads this")
+    log = CallLog(str(old_days))
+    assert summed(log) == (42, 1, [40, 1])
+    assert log.failures(log.refresh())["n"].to_list() == [1]
+    assert log.choices().models == (A, B)
+
+
+def test_damaged_counts_of_old_days_are_made_anew(old_days):
+    assert summed(CallLog(str(old_days))) == (42, 1, [40, 1])
+    kept = list((settings.cache_folder() / "dashboard").glob("*/*.parquet"))
+    assert kept
+    for file in kept:
+        file.write_bytes(b"cut off")
+    assert summed(CallLog(str(old_days))) == (42, 1, [40, 1])
+    assert all(pl.read_parquet(file).height for file in kept)
+
+
+def test_days_that_were_removed_are_gone_from_an_open_page_and_from_what_was_kept_of_them(old_days):
+    log = CallLog(str(old_days))
+    before = log.refresh()
+    assert summed(log) == (42, 1, [40, 1])
+    prune(read_address(old_days), older_than_s=2 * DAY, now=14 * DAY)
+    assert summed(log) == (21, 0, [20, 1])
+    assert log.refresh().generation > before.generation
+    assert log.failures(log.refresh()).is_empty()
+    assert {file.name.partition("-")[2] for file in (settings.cache_folder() / "dashboard").glob("*/*")} == {
+        "counts.parquet",
+        "latency_s.parquet",
+    }
+    assert len(list((settings.cache_folder() / "dashboard").glob("*/*"))) == 2
+
+
+def test_days_that_move_to_the_archive_while_a_page_is_open_change_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(calllog, "EXACT_ROWS", 10)
+    monkeypatch.setattr(calllog, "KEEP_ROWS", 15)
+    path = tmp_path / "journal.sqlite"
+    write(path, [live_call(10 * DAY + hour * HOUR, A, number=hour) for hour in range(20)])
+    log = CallLog(str(path))
+    assert summed(log)[0] == 20
+    prune(read_address(path), archive_after_s=0.0, now=12 * DAY)
+    write(path, [live_call(12 * DAY, B)])
+    assert summed(log) == summed(CallLog(str(path))) == (21, 0, [20, 1])
+
+
+def test_an_archive_that_is_damaged_is_said_in_a_sentence(old_days, monkeypatch):
+    monkeypatch.setenv("TOOLKIT_JOURNAL", str(old_days))
+    for file in (old_days.parent / "journal.sqlite.archive").glob("call/*/*.parquet"):
+        file.write_bytes(b"cut off")
+    at = opened()
+    assert at.title[0].value == "The journal can't be read"
+    assert "toolkit journal check" in at.error[0].value
+    assert not at.exception
+
+
+# A server's journal
+
+
+def test_the_pages_show_a_journal_on_a_postgresql_server_without_its_password(postgres_server, monkeypatch):
+    now, url = time.time(), postgres_server.url()
+    monkeypatch.setenv("TOOLKIT_JOURNAL", url)
+    at = opened("latency")
+    assert at.title[0].value == "No calls yet"
+    assert shown_url(url) in [code.value for code in at.code]
+    assert not any(word in texts(at) for word in (PASSWORD, QUOTED_PASSWORD))
+    failed = failed_call(now - 30, B)
+    write(url, [*(live_call(now - 60 - k, A, number=k, latency_s=k + 1.0) for k in range(9)), failed, error_of(failed)])
+    for screen, title in SCREENS.items():
+        at = opened(screen)
+        assert (at.title[0].value, [*at.error]) == (title, [])
+        assert calls_in_window(at) == 10
+    assert opened("latency", chosen={"models": A}).dataframe[1].value["latency (ms)"].tolist()[:2] == [9000.0, 8000.0]
+    at = opened("errors", chosen={"groups": failed.error_fingerprint})
+    assert "Traceback (most recent call last)" in at.code[0].value
+    write(url, [live_call(now - 5, B)])
+    assert calls_in_window(at.run()) == 11
 
 
 # The server's port

@@ -7,17 +7,37 @@ import polars as pl
 import pytest
 
 from dashboard import figures, views, words
-from dashboard.selection import STEPS_S, Selection, step_for, window
+from dashboard.cells import SCHEMA, build, combine, merge, of_rows, quantile
+from dashboard.selection import STEPS_S, Against, Selection, Wanted, against, step_for, window
 from dashboard_calls import MODELS, a_day, failed_call, live_call, replayed_call
+from toolkit import stats
 from toolkit.monitor.events import CallRecord
 
-HOUR = Selection(lo_s=3600.0, hi_s=7200.0)
+HOUR = Selection(lo_s=3600.0, hi_s=7200.0, against=Against("the window before", 0.0, 3600.0))
 A, B = "ollama/a", "openrouter/b"
 
 
+def frame(*rows):
+    return pl.DataFrame({name: [getattr(row, name) for row in rows] for name in SCHEMA}, schema=SCHEMA)
+
+
 def part(*rows, selection=HOUR):
-    columns = {name: [getattr(row, name) for row in rows] for name in views.SCHEMA}
-    return views.cut(pl.DataFrame(columns, schema=views.SCHEMA), selection)
+    return views.cut(frame(*rows), selection)
+
+
+def single(*rows, selection=HOUR):
+    """The same calls, for questions about single ones."""
+    inside = pl.col("at").is_between(selection.lo_s, selection.hi_s, closed="left")
+    return views.Rows(frame(*rows).lazy().filter(inside, *views.filters(selection)), selection)
+
+
+def failures(*rows, selection=HOUR):
+    failed = frame(*rows).filter(pl.col("status") == "error")
+    return views.Failures(of_rows(failed).counts.filter(*views.filters(selection)), selection)
+
+
+def sample(values):
+    return pl.DataFrame({"value": [float(value) for value in values], "n": [1] * len(values)}, schema={"value": pl.Float64, "n": pl.UInt32})
 
 
 def live(model=A, n=1, start=3600.0, every=1.0, latency_s=None, **columns):
@@ -30,18 +50,18 @@ def live(model=A, n=1, start=3600.0, every=1.0, latency_s=None, **columns):
 
 def test_a_window_holds_its_first_moment_and_not_its_last():
     inside = part(*live(start=3599.9, n=1), *live(start=3600.0, n=1), *live(start=7200.0, n=1))
-    assert inside.calls["at"].to_list() == [3600.0]
-    assert inside.before["at"].to_list() == [3599.9]
+    assert inside.calls.counts["at"].to_list() == [3600.0]
+    assert inside.before.counts["at"].to_list() == [3599.9]
 
 
 def test_filters_narrow_the_window_and_everything_else_alike():
     rows = [*live(A, 2, run_id="r1"), *live(B, 3, run_id="r2"), failed_call(3700.0, A), *live(A, 1, start=100.0)]
     by_model = part(*rows, selection=HOUR._replace(models=(A,)))
-    assert (by_model.calls.height, by_model.before.height, by_model.everything.height) == (3, 1, 4)
-    assert part(*rows, selection=HOUR._replace(providers=("openrouter",))).calls.height == 3
-    assert part(*rows, selection=HOUR._replace(runs=("r1", "gone"))).calls.height == 2
-    assert part(*rows, selection=HOUR._replace(statuses=("error",))).calls.height == 1
-    assert part(*rows, selection=HOUR._replace(provenances=("replayed",))).calls.height == 0
+    assert (by_model.calls.n, by_model.before.n) == (3, 1)
+    assert part(*rows, selection=HOUR._replace(providers=("openrouter",))).calls.n == 3
+    assert part(*rows, selection=HOUR._replace(runs=("r1", "gone"))).calls.n == 2
+    assert part(*rows, selection=HOUR._replace(statuses=("error",))).calls.n == 1
+    assert part(*rows, selection=HOUR._replace(provenances=("replayed",))).calls.n == 0
 
 
 def test_a_window_ends_just_after_now_and_stays_put_for_a_360th_of_its_width():
@@ -54,11 +74,15 @@ def test_a_window_ends_just_after_now_and_stays_put_for_a_360th_of_its_width():
 def test_the_window_of_everything_spans_the_calls_and_has_nothing_before_it():
     every = window("all", now_s=1e9, first_s=10.5, last_s=20.0)
     assert (every.lo_s, every.hi_s, every.whole) == (10.0, 21.0, True)
-    assert views.cut(part(*live(n=3)).everything, every).before.is_empty()
+    assert against("previous", every) is None
+    assert part(*live(n=3), selection=every).before.n == 0
 
 
 def test_the_window_before_is_as_wide_and_ends_where_this_one_starts():
-    assert HOUR.before()[:2] == (0.0, 3600.0)
+    assert against("previous", HOUR) == HOUR.against
+    assert HOUR.other() == Selection(0.0, 3600.0)
+    assert against("off", HOUR) is None
+    assert against("day", HOUR)[:3] == ("a day earlier", 3600.0 - 86_400, 7200.0 - 86_400)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +96,7 @@ def test_steps_are_round_and_give_no_more_points_than_wanted(span_s, points, ste
 
 
 def test_a_percentile_interpolates_between_calls_and_brackets_itself():
-    p95 = views.percentile(pl.Series(range(1, 101)), 0.95)  # 1 + 0.95 * 99
+    p95 = views.percentile(sample(range(1, 101)), 0.95)  # 1 + 0.95 * 99
     assert p95.value == pytest.approx(95.05)
     assert p95.low is not None and p95.high is not None
     assert p95.low < 95.05 < p95.high
@@ -80,12 +104,12 @@ def test_a_percentile_interpolates_between_calls_and_brackets_itself():
 
 
 def test_a_percentile_that_n_cannot_support_is_missing_and_says_why():
-    assert views.percentile(pl.Series(range(19)), 0.95) == (None, None, None, 19, "p95 needs 20 live calls, has 19")
-    assert views.percentile(pl.Series([], dtype=pl.Float64), 0.5)[:4] == (None, None, None, 0)
+    assert views.percentile(sample(range(19)), 0.95) == (None, None, None, 19, "p95 needs 20 live calls, has 19")
+    assert views.percentile(sample([]), 0.5)[:4] == (None, None, None, 0)
 
 
 def test_a_percentile_without_an_upper_bound_keeps_its_value_and_says_so():
-    p95 = views.percentile(pl.Series(range(1, 22)), 0.95)
+    p95 = views.percentile(sample(range(1, 22)), 0.95)
     assert p95.value == pytest.approx(20.0)
     assert p95.high is None
     assert "upper bound" in p95.note
@@ -155,7 +179,8 @@ def test_errors_beyond_chance_are_the_change():
 
 def test_nothing_before_means_nothing_to_compare_with():
     assert "no calls in the window before" in views.biggest_change(part(*live(n=3)))
-    assert "nothing before it" in views.biggest_change(part(*live(n=3), selection=HOUR._replace(whole=True)))
+    assert "everything there is" in views.biggest_change(part(*live(n=3), selection=HOUR._replace(whole=True, against=None)))
+    assert "nothing was chosen" in views.biggest_change(part(*live(n=3), selection=HOUR._replace(against=None)))
 
 
 def test_traffic_counts_outcomes_a_minute_and_shows_quiet_times_as_zero():
@@ -232,8 +257,8 @@ def test_the_distribution_keeps_to_so_many_points_and_to_its_ends():
 
 def test_slowest_calls_are_the_models_own_of_the_bucket_slowest_first():
     rows = [*live(A, 10), *live(B, 10, latency_s=99.0)]
-    assert views.slowest_calls(part(*rows), A, limit=3)["latency_s"].to_list() == [10.0, 9.0, 8.0]
-    assert views.slowest_calls(part(*rows), A, 3602.0, 3604.0)["latency_s"].to_list() == [4.0, 3.0]
+    assert views.slowest_calls(single(*rows), A, limit=3)["latency_s"].to_list() == [10.0, 9.0, 8.0]
+    assert views.slowest_calls(single(*rows), A, 3602.0, 3604.0)["latency_s"].to_list() == [4.0, 3.0]
 
 
 def test_the_parts_of_a_call_add_up_to_its_total():
@@ -324,32 +349,31 @@ def test_groups_are_new_ongoing_or_quiet():
         failed_call(4000.0, A, error_type="RateLimitError", error_message="slow down"),
         *live(n=3),
     ]
-    groups = views.error_groups(part(*rows))
+    groups = views.error_groups(failures(*rows))
     found = {row["type"]: row for row in groups.iter_rows(named=True)}
     assert [row["type"] for row in groups.iter_rows(named=True)] == ["ServerError", "RateLimitError", "AuthError"]
     assert {kind: row["state"] for kind, row in found.items()} == {"ServerError": "ongoing", "RateLimitError": "new", "AuthError": "quiet"}
     server = found["ServerError"]
     assert (server["n"], server["total"], server["models"], server["first_s"], server["last_s"]) == (2, 3, 2, 100.0, 3800.0)
     assert sum(server["trend"]) == 2
-    assert found["RateLimitError"]["message"] == "slow down"
 
 
 def test_without_a_window_before_it_a_group_is_only_seen():
-    groups = views.error_groups(part(failed_call(3700.0), selection=HOUR._replace(whole=True)))
+    groups = views.error_groups(failures(failed_call(3700.0), selection=HOUR._replace(whole=True)))
     assert groups["state"].to_list() == ["seen"]
 
 
 def test_errors_without_a_fingerprint_make_a_group_of_their_own():
-    groups = views.error_groups(part(failed_call(3700.0, error_fingerprint=None), failed_call(3701.0)))
+    groups = views.error_groups(failures(failed_call(3700.0, error_fingerprint=None), failed_call(3701.0)))
     assert views.UNKNOWN_ERROR in groups["fingerprint"].to_list()
-    assert views.affected_calls(part(failed_call(3700.0, error_fingerprint=None)), views.UNKNOWN_ERROR).height == 1
+    assert views.affected_calls(single(failed_call(3700.0, error_fingerprint=None)), views.UNKNOWN_ERROR).height == 1
 
 
 def test_a_group_leads_to_its_wordings_and_its_calls_newest_first():
     rows = [failed_call(3700.0 + k, A, number=k, error_message=message) for k, message in enumerate(["x", "y", "y"])]
     mark = rows[0].error_fingerprint
-    assert views.error_messages(part(*rows), mark).select("message", "n").rows() == [("y", 2), ("x", 1)]
-    assert views.affected_calls(part(*rows), mark)["at"].to_list() == [3702.0, 3701.0, 3700.0]
+    assert views.error_messages(single(*rows), mark).select("message", "n").rows() == [("y", 2), ("x", 1)]
+    assert views.affected_calls(single(*rows), mark)["at"].to_list() == [3702.0, 3701.0, 3700.0]
 
 
 # Empty tables and figures
@@ -358,7 +382,7 @@ def test_a_group_leads_to_its_wordings_and_its_calls_newest_first():
 def test_a_window_without_calls_gives_empty_tables_not_errors():
     nothing = part()
     for view in (views.traffic, views.latency_by_model, views.ecdf, views.cache_by_model, views.cache_over_time, views.hit_share_over_time,
-                 views.errors_over_time, views.error_groups):  # fmt: skip
+                 views.errors_over_time, views.heatmap, views.hits_against_misses, views.cost_by_day, views.cost_by_model, views.model_points):  # fmt: skip
         assert view(nothing).is_empty(), view.__name__
     assert views.latency_over_time(nothing, 0.95).is_empty()
     now, was = views.summary(nothing)
@@ -366,9 +390,16 @@ def test_a_window_without_calls_gives_empty_tables_not_errors():
 
 
 @pytest.fixture(scope="module")
-def day():
-    calls = [row for row in a_day(7200.0 + 80_000) if isinstance(row, CallRecord)]
-    return part(*calls, selection=Selection(lo_s=800.0, hi_s=87_200.0))
+def day_calls():
+    return [row for row in a_day(7200.0 + 80_000) if isinstance(row, CallRecord)]
+
+
+DAY = Selection(lo_s=800.0, hi_s=87_200.0)
+
+
+@pytest.fixture(scope="module")
+def day(day_calls):
+    return part(*day_calls, selection=DAY)
 
 
 def drawn(part):
@@ -393,7 +424,8 @@ def test_figures_are_svg_and_hold_few_enough_points_to_be_quick(day):
 
 
 def test_lines_of_models_differ_in_dash_too_so_that_colour_is_not_needed(day):
-    lines = figures.percentile_lines(views.latency_over_time(day, 0.5), "p50", sorted(MODELS)).data
+    traces = figures.percentile_lines(views.latency_over_time(day, 0.5), "p50", sorted(MODELS)).data
+    lines = [trace for trace in traces if trace.mode != "none"]
     assert len({(line.line.dash, line.line.color) for line in lines}) == len(MODELS)
     assert len({line.line.dash for line in lines}) == len(MODELS)
 
@@ -411,11 +443,13 @@ def test_html_in_a_models_name_is_text_in_a_figure():
     assert figure.data[0].name.startswith("&lt;b&gt;bold")
 
 
-def test_a_point_carries_what_a_click_needs(day):
-    line = figures.percentile_lines(views.latency_over_time(day, 0.5), "p50", sorted(MODELS)).data[0]
-    model, start_s, end_s, n = json.loads(json.dumps(list(line.customdata[0])))
+def test_a_point_carries_what_a_click_needs(day, day_calls):
+    line = next(
+        trace for trace in figures.percentile_lines(views.latency_over_time(day, 0.5), "p50", sorted(MODELS)).data if trace.mode != "none"
+    )
+    model, start_s, end_s, n, _interval = json.loads(json.dumps(list(line.customdata[0])))
     assert model == sorted(MODELS)[0]
-    assert views.slowest_calls(day, model, start_s, end_s).height == n
+    assert views.slowest_calls(single(*day_calls, selection=DAY), model, start_s, end_s).height == n
 
 
 # Words
@@ -442,6 +476,7 @@ def test_an_age_is_never_negative():
 
 def test_changes_say_nothing_where_there_is_nothing_to_compare_with():
     assert words.change(3, 2) == "+50.0 %"
+    assert words.change(0.99999, 1) == "+0.0 %"
     assert words.change(3, 0) is None
     assert words.change(None, 2) is None
     assert words.points(0.05, 0.02) == "+3.0 points"
@@ -450,3 +485,180 @@ def test_changes_say_nothing_where_there_is_nothing_to_compare_with():
 
 def test_markdown_in_a_name_is_disarmed():
     assert words.escape("![i](http://x) *b* $5") == "\\!\\[i\\]\\(http\\:\\/\\/x\\) \\*b\\* \\$5"
+
+
+# Counts and histograms in place of rows
+
+
+def cells(*rows, selection=HOUR, grain_s=60.0):
+    """The same slice from cells, as of a journal with many calls."""
+    everything = merge([build(frame(*rows).lazy(), grain_s)])
+    inside = [
+        part.filter(pl.col("at").is_between(lo, hi, closed="left"))
+        for part, lo, hi in ((everything, 3600.0, 7200.0), (everything, 0.0, 3600.0))
+    ]
+    return views.Slice(inside[0], inside[1], selection)
+
+
+@pytest.fixture(scope="module")
+def many():
+    rows = [row._replace(at=3600 + (row.at - 7200.0 + 92_000) % 3600) for row in a_day(7200.0, calls=6000) if isinstance(row, CallRecord)]
+    return [*rows, *(live_call(100.0 + k, A, number=k) for k in range(50))]
+
+
+def test_cells_count_and_sum_what_rows_count_and_sum(many):
+    exact, rough = part(*many), cells(*many)
+    for here, there in zip(views.summary(exact), views.summary(rough)):
+        assert (here.calls, here.errors, here.hits, here.unpriced) == (there.calls, there.errors, there.hits, there.unpriced)
+        assert here.cost_usd == pytest.approx(there.cost_usd, abs=1e-9) if here.cost_usd is not None else there.cost_usd is None
+    assert views.cache_totals(rough).saved_s == pytest.approx(views.cache_totals(exact).saved_s)
+    assert views.cache_by_model(rough)["replayed"].to_list() == views.cache_by_model(exact)["replayed"].to_list()
+    assert views.traffic(rough)["n"].sum() == exact.calls.n
+
+
+def test_percentiles_of_cells_are_at_most_two_percent_off_with_their_intervals(many):
+    here, there = views.latency_by_model(part(*many)).sort("label"), views.latency_by_model(cells(*many)).sort("label")
+    assert here.select("label", "n").equals(there.select("label", "n"))
+    for column in ("p50_s", "p50_low_s", "p50_high_s", "p95_s", "p95_low_s", "p95_high_s", "p99_s", "ttft_p50_s", "tokens_per_s"):
+        for exact, rough in zip(here[column], there[column]):
+            assert rough == pytest.approx(exact, rel=0.02), column
+
+
+def test_cells_put_together_hold_what_was_in_each(many):
+    half = len(many) // 2
+    parts = [build(frame(*rows).lazy(), 60.0) for rows in (many[:half], many[half:])]
+    whole, combined = build(frame(*many).lazy(), 60.0), combine(parts)
+    assert combined.counts["n"].sum() == len(many)
+    assert combined.counts.height == whole.counts.height
+    assert combined.values["latency_s"].height == whole.values["latency_s"].height
+    assert combined.counts["first_s"].min() == whole.counts["first_s"].min()
+
+
+@pytest.mark.parametrize("q", [0.0, 0.5, 0.9, 1.0])
+def test_a_weighted_percentile_is_that_of_the_values_written_out(q):
+    weighted = pl.DataFrame({"value": [1.0, 2.0, 5.0], "n": [3, 1, 2]}, schema={"value": pl.Float64, "n": pl.UInt32})
+    assert weighted.select(quantile(q)).item() == pytest.approx(stats.percentile([1, 1, 1, 2, 5, 5], q))
+
+
+# Streams that their reader left
+
+
+def test_a_stream_that_its_reader_left_is_neither_an_answer_nor_a_failure():
+    rows = [*live(n=6), failed_call(3700.0), *(live_call(3800.0 + k, status="left", provenance="live") for k in range(3))]
+    now, _ = views.summary(part(*rows))
+    assert (now.calls, now.left, now.errors.value, now.errors.n) == (10, 3, pytest.approx(1 / 7), 7)
+    assert now.p50_s.n == 6
+    assert views.error_groups(failures(*rows))["n"].sum() == 1
+
+
+# Windows
+
+
+def test_a_custom_window_may_be_open_at_both_ends():
+    wanted = Wanted("custom", Selection(0, 0))
+    assert wanted.at(100.5, 10.2, 50.0)[:2] == (10.0, 101.0)
+    assert wanted._replace(from_s=20.0, to_s=30.0).at(100.5, 10.2, 50.0)[:2] == (20.0, 30.0)
+
+
+def test_a_window_is_compared_with_a_run_whenever_that_was():
+    chosen = Wanted("1h", Selection(0, 0, models=(A,)), run_against=("r1", "baseline")).at(7200.0, 5.0, 7100.0)
+    other = chosen.other()
+    assert other is not None
+    assert (other.lo_s, other.hi_s, other.runs, other.models) == (5.0, 7101.0, ("r1",), (A,))
+    assert chosen.against is not None and chosen.against.name == "run baseline"
+
+
+# Cost
+
+
+def test_prices_per_thousand_calls_and_per_million_tokens_are_over_priced_live_calls():
+    rows = [*live(A, 2, cost_usd=0.01), *live(A, 1, start=4000.0), replayed_call(4100.0, A, saved_usd=0.5)]
+    [row] = views.cost_by_model(part(*rows)).iter_rows(named=True)
+    assert (row["n"], row["unpriced"], row["saved_usd"]) == (3, 1, 0.5)
+    assert row["usd_per_1k_calls"] == pytest.approx(10.0)
+    assert row["usd_per_1m_tokens"] == pytest.approx(0.02 / (2 * 80) * 1e6)
+
+
+def test_the_forecast_is_thirty_average_days_with_students_interval_of_a_sum():
+    days = Selection(0.0, 5 * 86_400.0)
+    rows = [live_call(day * 86_400.0 + 60, A, number=day, cost_usd=usd) for day, usd in enumerate([1.0, 2.0, 3.0, 2.0, 2.0])]
+    found = views.cost_forecast(part(*rows, selection=days))
+    half = 2.7764451 * math.sqrt(0.5) * math.sqrt(30 + 900 / 5)  # t of 4 degrees of freedom; the variance of 1 2 3 2 2 is 0.5
+    assert (found.usd, found.days) == (pytest.approx(60.0), 5)
+    assert (found.low_usd, found.high_usd) == (pytest.approx(60 - half), pytest.approx(60 + half))
+
+
+def test_a_forecast_of_two_days_has_no_interval_and_says_why():
+    rows = [live_call(60.0 + day * 86_400, A, number=day, cost_usd=1.0) for day in range(2)]
+    found = views.cost_forecast(part(*rows, selection=Selection(0.0, 2 * 86_400.0)))
+    assert (found.usd, found.low_usd) == (30.0, None)
+    assert "3 whole days" in found.note
+
+
+# Runs
+
+
+def run_of(run, model, times, **columns):
+    return [live_call(3600.0 + k, model, number=k, latency_s=time_s, run_id=run, **columns) for k, time_s in enumerate(times)]
+
+
+def test_runs_are_compared_with_the_baseline_on_the_prompts_of_both():
+    rows = single(*run_of("r1", A, [1.0, 2.0, 3.0, 4.0]), *run_of("r2", A, [2.0, 3.1, 3.9, 5.0]))
+    [row] = views.run_deltas(rows, "r1").iter_rows(named=True)
+    test = stats.paired_test([2.0, 3.1, 3.9, 5.0], [1.0, 2.0, 3.0, 4.0], kind="mean")
+    assert (row["run_id"], row["label"], row["n"]) == ("r2", A, 4)
+    assert (row["effect"], row["low"], row["high"]) == (pytest.approx(test.effect), pytest.approx(test.low), pytest.approx(test.high))
+    assert views.run_summary(rows)["p50_s"].to_list() == [2.5, pytest.approx(3.5)]
+
+
+def test_a_verdict_needs_prompts_that_both_models_answered():
+    [apart] = views.verdicts(single(*run_of("r1", A, [1.0]), *run_of("r1", B, [2.0]))).iter_rows(named=True)
+    assert (apart["effect"], apart["n"]) == (None, 1)
+    [row] = views.verdicts(single(*run_of("r1", A, [1.0, 1.1, 0.9, 1.0]), *run_of("r1", B, [3.0, 3.2, 2.8, 3.1]))).iter_rows(named=True)
+    assert row["effect"] == pytest.approx(-2.025)
+    assert row["p_adjusted"] < 0.05
+
+
+def test_the_frontier_holds_what_no_other_beats_in_both():
+    assert views.frontier([(1, 5), (2, 3), (3, 4), (4, 1), (4, 1)]) == [True, True, False, True, True]
+
+
+def test_differences_of_texts_are_word_by_word_and_lose_nothing():
+    found = list(views.differences("the red fox, runs", "the blue fox runs"))
+    assert found == [("same", "the "), ("gone", "red"), ("new", "blue"), ("same", " fox"), ("gone", ","), ("same", " runs")]
+
+
+def test_votes_rank_models_and_a_tie_is_half_a_win():
+    choices = ["a"] * 6 + ["b"] * 2 + ["tie", "skip"]
+    ranked, _ = views.ranking({"model_a": [A] * 10, "model_b": [B] * 10, "choice": choices})
+    assert [(row.model, row.wins, row.games) for row in ranked] == [(A, 6.5, 9), (B, 2.5, 9)]
+    assert ranked[0].ability - ranked[1].ability == pytest.approx(math.log(6.5 / 2.5))
+
+
+def test_votes_without_a_single_loss_have_no_abilities_but_are_counted():
+    ranked, note = views.ranking({"model_a": [A], "model_b": [B], "choice": ["a"]})
+    assert [(row.model, row.ability) for row in ranked] == [(A, None), (B, None)]
+    assert "No finite abilities" in note
+
+
+# Log lines
+
+
+def test_log_lines_have_levels_and_can_be_searched_newest_first():
+    rows = [
+        live_call(3700.0, A), live_call(3701.0, A, attempts=2), failed_call(3702.0, B, error_message="No such HOST (a.b)"),
+        live_call(3703.0, A, status="left"), replayed_call(3704.0, A),
+    ]  # fmt: skip
+    lines = views.log_lines(single(*rows), (), "")
+    assert lines["level"].to_list() == ["info", "warn", "error", "warn", "info"]
+    assert lines["line"][2] == "ServerError: No such HOST (a.b), 3 attempts"
+    assert views.log_lines(single(*rows), (), "host (A.B)")["at"].to_list() == [3702.0]
+    assert views.log_lines(single(*rows), ("warn",), "")["at"].to_list() == [3703.0, 3701.0]
+    assert views.log_lines(single(*rows), (), "", limit=2)["at"].to_list() == [3704.0, 3703.0]
+
+
+def test_a_heat_map_shares_each_whole_bucket_out_over_classes_of_latency():
+    table = views.heatmap(part(*live(A, 600, every=2.0)))
+    assert table.group_by("start_s").agg(pl.col("share").sum())["share"].to_list() == pytest.approx([1.0] * table["start_s"].n_unique())
+    assert table["n"].sum() <= 600
+    assert figures.heatmap(table).data[0].type == "heatmap"

@@ -120,6 +120,32 @@ def test_a_since_that_could_mean_anything_is_refused(path, since, said):
         monitor.calls(since, journal=path)
 
 
+@FRAMES
+def test_until_ends_a_window(record, path, kind):
+    record(call_id="recent", at=time.time() - 30)
+    record(call_id="old", at=time.time() - 7200)
+    assert list(asked(monitor.calls, kind, "3h", until="1h", journal=path)["call_id"]) == ["old"]
+    record.journal.append(ErrorRecord(1.0, "e", None, None, "p", "ServerError", "f", "m", "", "{}"))
+    assert len(asked(monitor.errors, kind, until=datetime(2020, 1, 1, tzinfo=UTC), journal=path)) == 1
+    with pytest.raises(ConfigError, match=r"until=2026.*until.replace"):
+        asked(monitor.calls, kind, until=datetime(2026, 1, 1), journal=path)
+
+
+@FRAMES
+def test_an_empty_window_has_the_columns_and_types_of_a_full_one(record, path, kind):
+    record(latency_s=0.5, input_tokens=3)
+    full, empty = (asked(monitor.calls, kind, journal=path, until=until) for until in (None, datetime(1990, 1, 1, tzinfo=UTC)))
+    assert (len(full), len(empty)) == (1, 0)
+    assert list(empty.columns) == list(full.columns)
+    assert list(empty.dtypes) == list(full.dtypes)
+
+
+@FRAMES
+def test_an_unknown_metric_lists_the_known_ones(path, kind):
+    with pytest.raises(ConfigError, match=r"unknown metric 'speed'; known: .*latency_s, .*cost_usd"):
+        asked(monitor.percentiles, kind, metric="speed", journal=path)
+
+
 def test_the_journal_of_the_settings_is_the_default(record, path, monkeypatch):
     monkeypatch.setenv("TOOLKIT_JOURNAL", path)
     record(call_id="here")
@@ -238,7 +264,9 @@ def test_percentiles_refuse_a_q_of_95(path):
 def test_the_functions_show_their_signature_and_words_to_a_notebook():
     import inspect
 
-    assert str(inspect.signature(monitor.calls)).startswith("(since: 'Since' = None, run: 'str | None' = None, *, journal")
+    assert str(inspect.signature(monitor.calls)).startswith(
+        "(since: 'Since' = None, run: 'str | None' = None, *, until: 'Since' = None, journal"
+    )
     assert "one row a call" in monitor.calls.__doc__
     assert repr(monitor.calls) == "<frame function calls>"
     assert "percentiles" in dir(monitor)

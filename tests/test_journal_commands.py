@@ -243,6 +243,23 @@ def test_where_nothing_can_be_read_the_archive_is_still_saved(file, capsys):
     assert len(JournalReader(file).calls()["row"]) == ROWS // 2
 
 
+@FILES_ONLY
+@pytest.mark.parametrize("readable", [True, False])
+def test_repair_lists_only_files_of_its_own_journal(file, capsys, readable):
+    said(capsys, "prune")
+    own = archived_file(file)
+    stranger = pl.read_parquet(own, hive_partitioning=False).with_columns(pl.col("call_id") + "-strange")
+    stranger.write_parquet(own.with_name("part-7.parquet"), metadata={"toolkit.journal": "another", "toolkit.table": "call"})
+    if not readable:
+        own.unlink()
+        file.write_bytes(b"this was a journal " * 1000)
+        own.with_name("part-8.parquet").write_bytes(b"PAR1")
+        stranger.write_parquet(own.with_name("part-9.parquet"), metadata={"toolkit.journal": "a third", "toolkit.table": "call"})
+    found = said(capsys, "check", "--repair", code=1)
+    assert found["archived"]["call"] == (ROWS // 2 if readable else 0)
+    assert any("does not list it" in problem["what"] for problem in found["problems"])
+
+
 def test_a_server_is_not_repaired_here(filled, capsys):
     if filled.startswith("postgresql"):
         assert main(["journal", "check", "--repair"]) == 2

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import pathlib
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from toolkit.cli import main
 from toolkit.errors import JournalError
 from toolkit.monitor.journal import Journal, JournalReader, read_address, shown_url
 from toolkit.monitor.journal.database import changing, open_for_writing, reading
+from toolkit.monitor.journal.pruning import prune
 
 
 @pytest.fixture
@@ -67,6 +69,80 @@ def test_a_writer_that_was_cut_off_connects_again(postgres_server, url):
     journal.append(call())
     written_by_itself(JournalReader(url), 2)
     journal.close()
+
+
+class Cable:
+    """Stands between a writer and the server, and breaks when the server has answered a COMMIT with rows, before the answer is through."""
+
+    def __init__(self, port):
+        self.port = port
+        self.committed = threading.Event()
+        self.mended = threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.own_port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                if self.committed.is_set() and not self.mended.is_set():
+                    client.close()
+                    continue
+                server = socket.create_connection(("127.0.0.1", self.port))
+                threading.Thread(target=self._carry, args=(client, server, False), daemon=True).start()
+                threading.Thread(target=self._carry, args=(server, client, True), daemon=True).start()
+
+    def _carry(self, source, target, is_answer):
+        copied = False
+        with source, target, contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                copied |= b"COPY 3" in data
+                if is_answer and copied and b"COMMIT\0" in data and not self.committed.is_set():
+                    source.shutdown(socket.SHUT_RDWR)
+                    target.shutdown(socket.SHUT_RDWR)
+                    self.committed.set()
+                    return
+                target.sendall(data)
+
+
+def test_rows_whose_commit_was_not_acknowledged_are_not_doubled_by_a_retry_after_they_were_archived(postgres_server, url):
+    class Three:
+        def rows(self):
+            return [call(call_id=f"c{number}") for number in range(3)]
+
+    cable = Cable(postgres_server.port)
+    journal = Journal(url.replace(f":{postgres_server.port}/", f":{cable.own_port}/"))
+    journal.append(Three())
+    assert cable.committed.wait(60)
+    assert not journal.flush()
+    assert prune(read_address(url), now=1_800_000_000.0, archive_after_s=0).archived == {"call": 3}
+    cable.mended.set()
+    journal.append(call(call_id="next"))
+    assert journal.flush()
+    journal.close()
+    cable.listener.close()
+    assert JournalReader(url).calls()["call_id"] == ["c0", "c1", "c2", "next"]
+    assert journal.lost == 0
+
+
+def test_rows_of_a_transaction_that_was_cut_off_before_its_commit_are_written_again(postgres_server, url):
+    with changing(read_address(url)) as other:
+        journal = Journal(url)
+        with other.transaction():
+            journal.append(call(call_id="c"))
+            flushing = threading.Thread(target=journal.flush)
+            flushing.start()
+            with postgres_server.connect() as admin:
+                cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                while not admin.execute(cut).fetchall():
+                    pass
+            flushing.join()
+        assert other.fetch("SELECT count(*) FROM call") == [(0,)]
+        assert journal.flush()
+        assert other.fetch("SELECT call_id FROM call") == [("c",)]
+        assert not other.has_committed(10**15)  # of a server that was restored from a backup, say
+        journal.close()
 
 
 def test_a_reader_that_has_seen_a_row_has_seen_all_before_it(url):
@@ -220,14 +296,15 @@ def test_without_psycopg_the_extra_is_named():
 import sys
 sys.modules["psycopg"] = None
 from toolkit.errors import ConfigError
-from toolkit.monitor.journal import JournalReader
-try:
-    JournalReader("postgresql://db/x").calls()
-except ConfigError as error:
-    print(error)
+from toolkit.monitor.journal import Journal, JournalReader
+for asking in (Journal, lambda url: JournalReader(url).calls()):
+    try:
+        asking("postgresql://db/x")
+    except ConfigError as error:
+        print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert "pip install 'model-comparison-toolkit[postgres]'" in done.stdout
+    assert done.stdout.count("pip install 'model-comparison-toolkit[postgres]'") == 2
 
 
 def test_psycopg_is_not_imported_before_it_is_needed():

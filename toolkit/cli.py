@@ -9,6 +9,7 @@ import math
 import shutil
 import string
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +22,8 @@ from .doctor import Finding, examine
 from .errors import ConfigError, ToolkitError
 from .installation import read_places
 from .journal_commands import check_journal, export_journal, prune_journal
-from .monitor.journal import shown_url
+from .monitor import alerts
+from .monitor.journal import JournalReader, shown_url
 from .pricing import price_sources
 from .render import plain, seconds, side_by_side_text, size, text_table, usd
 from .types import Completion, PullProgress
@@ -101,9 +103,11 @@ def parser() -> argparse.ArgumentParser:
     dashboard.add_argument("--journal", help="the journal to show (default: the one that TOOLKIT_JOURNAL names)")
     dashboard.add_argument("--port", type=int, default=DEFAULT_PORT, help="the next free one is taken where it is in use")
     dashboard.add_argument("--address", default="127.0.0.1", help="where to listen (default %(default)s: this machine only)")
+    dashboard.add_argument("--alerts", type=Path, metavar="FILE", help="alert rules (default: the file that TOOLKIT_ALERTS names)")
 
     doctor = command(commands, "doctor", show_health, "say for each provider whether it can be used, and what to do if not")
     doctor.add_argument("providers", nargs="*", metavar="PROVIDER")
+    doctor.add_argument("--alerts", nargs="?", const="", metavar="FILE", help="judge the alert rules instead; exit code 1 when one fires")
 
     add_cache_commands(commands)
     add_journal_commands(commands)
@@ -135,7 +139,7 @@ def add_journal_commands(commands: Any) -> None:  # as above
     export = command(actions, "export", export_journal, "write the calls to a .parquet, .csv or .jsonl file")
     export.add_argument("file", metavar="FILE")
     export.add_argument("--table", default="call", help="call, error, run or vote (default %(default)s)")
-    export.add_argument("--run", help="id or name of a comparison: only its rows")
+    export.add_argument("--run", dest="of_run", metavar="RUN", help="id or name of a comparison: only its rows")
     export.add_argument("--since", type=duration, metavar="TIME", help="only rows of the last 90min, 12h, 30d")
     prune = command(actions, "prune", prune_journal, "move days that are over to Parquet files, and remove those that are too old")
     prune.add_argument(
@@ -322,10 +326,12 @@ def show_dashboard(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"the dashboard needs its extra ({exc.name} is missing): pip install 'model-comparison-toolkit[dashboard]'"
         ) from exc
-    return run(args.journal or settings.journal_url(), args.port, address=args.address)
+    return run(args.journal or settings.journal_url(), args.port, address=args.address, alerts=args.alerts)
 
 
 def show_health(args: argparse.Namespace) -> int:
+    if args.alerts is not None:
+        return show_alerts(args)
     found = examine(defaults.client(), args.providers)
     tiers, prices = shared_cache().stats().tiers, price_sources()
     if args.json:
@@ -357,6 +363,19 @@ def mark(answer: bool | None) -> str:
 def said(found: Finding) -> str:
     """What a provider said, and what to do about it where that is not the same."""
     return plain(found.detail if found.next_step in ("", found.detail) else f"{found.detail} → {found.next_step}")
+
+
+def show_alerts(args: argparse.Namespace) -> int:
+    path = Path(args.alerts) if args.alerts else settings.alerts_file()
+    rules, now_s = alerts.read_rules(path), time.time()
+    if not rules:
+        raise ConfigError(f"there are no alert rules in {path}: docs/dashboard.md says how to write them")
+    found = alerts.firing(rules, alerts.journal_tally(JournalReader(), rules, now_s), now_s)
+    if args.json:
+        print(json.dumps([alert._asdict() for alert in found]))
+    else:
+        print("\n".join(plain(f"{alert.name}: {alert.message}") for alert in found) or f"none of {len(rules)} rules fires")
+    return 1 if found else 0
 
 
 def show_cache(args: argparse.Namespace) -> int:

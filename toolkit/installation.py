@@ -28,13 +28,13 @@ EXTRAS = {
     "redis": ("redis",),
     "postgres": ("psycopg",),
     "otel": ("opentelemetry.sdk",),
+    "schema": ("pydantic",),
     "sentry": ("sentry_sdk",),
     "prometheus": ("prometheus_client",),
     "vertex": ("google.auth",),
     "dask": ("dask", "distributed"),
     "ray": ("ray",),
     "prices": ("genai_prices",),
-    "schema": ("pydantic",),
 }
 """Each extra's modules that tell whether it is installed."""
 
@@ -161,11 +161,9 @@ def provider_state(client: Client, name: str, *, check: bool) -> ProviderState:
 
 
 def is_here(kind: type[Provider], address: str | None) -> bool:
-    """Whether a provider runs in this process or on this machine."""
-    given = (address and settings.variable(address)) or getattr(kind, "base_url", None)  # Azure has none but the user's own
-    if given is None:
-        return False
-    host = urlsplit(kind.read_address(given)).hostname or ""
+    """Whether a provider runs in this process or on this machine, as far as its address tells."""
+    given = (address and settings.variable(address)) or getattr(kind, "base_url", None)  # some have none of their own
+    host = urlsplit(kind.read_address(given) if given else "").hostname or ""
     return settings.is_loopback(host) or host.endswith(".invalid")  # the address of what runs in this process
 
 

@@ -20,7 +20,7 @@ __all__ = ["check_journal", "export_journal", "prune_journal"]
 def export_journal(args: argparse.Namespace) -> int:
     """Write rows to a file."""
     since = None if args.since is None else time.time() - args.since
-    rows = with_polars("exporting").export(JournalReader(args.journal), Path(args.file), table=args.table, since=since, run=args.run)
+    rows = with_polars("exporting").export(JournalReader(args.journal), Path(args.file), table=args.table, since=since, run=args.of_run)
     tell(args, {"rows": rows, "file": args.file}, f"{rows:,} rows of table {args.table} are in {args.file}")
     return 0
 

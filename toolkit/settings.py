@@ -6,6 +6,7 @@ TOOLKIT_JOURNAL         path of the journal (SQLite), default ``$TOOLKIT_HOME/jo
 TOOLKIT_CACHE           folder of the answer cache, default ``$TOOLKIT_HOME/cache``; or ``redis://…``: a Redis below that folder
 TOOLKIT_CACHE_HMAC_KEY  secret that answers in Redis are signed with; what is not signed with it is not believed
 TOOLKIT_RECORD_CONTENT  ``1`` (default) keeps prompts and answers in the journal, ``0`` only their hashes and sizes
+TOOLKIT_ALERTS          file of alert rules (TOML); default ``$TOOLKIT_HOME/alerts.toml``
 TOOLKIT_OFFLINE         ``1`` refuses every address that is not loopback
 TOOLKIT_EXPORTERS       where else calls and errors are sent: ``otel``, ``sentry``, ``prometheus``, with commas between; default nowhere
 TOOLKIT_METRICS_PORT    port of 127.0.0.1 that Prometheus reads ``/metrics`` from, default 9464
@@ -23,6 +24,7 @@ from pathlib import Path
 from .errors import ConfigError
 
 __all__ = [
+    "alerts_file",
     "cache_folder",
     "cache_hmac_key",
     "cache_url",
@@ -78,6 +80,12 @@ def private_folder(path: Path) -> Path:
 def journal_url() -> str:
     """Return where the journal is: ``TOOLKIT_JOURNAL``, or a file in ``home()``."""
     return variable("TOOLKIT_JOURNAL") or str(home() / "journal.sqlite")
+
+
+def alerts_file() -> Path:
+    """Return where alert rules are looked for: ``TOOLKIT_ALERTS``, or a file in ``home()``; it need not exist."""
+    chosen = variable("TOOLKIT_ALERTS")
+    return Path(chosen).expanduser() if chosen else home() / "alerts.toml"
 
 
 def cache_folder() -> Path:

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 import polars as pl
 import streamlit as st
 
-from dashboard import figures, views, words
-from dashboard.page import ask, chart, header, nothing_here, panel, shown, table
+from dashboard import data, figures, views, words
+from dashboard.page import ask, chart, download, drawn_models, header, nothing_here, panel, say_left_out, shown, table
 
 
 def tiles() -> None:
     totals = ask(views.cache_totals)
     row = iter(st.columns(5))
-    next(row).metric("Cache hits", words.percent(totals.hits.value), border=True, help="Replayed answers among replayed and live ones.")
+    moved = words.points(totals.hits.value, totals.hits_before.value)
+    help_ = "Replayed answers among replayed and live ones."
+    next(row).metric("Cache hits", words.percent(totals.hits.value), moved, border=True, help=help_)
     next(row).metric("Replayed", words.count(totals.replayed), border=True)
     next(row).metric(
         "Coalesced", words.count(totals.coalesced), border=True, help="Joined an equal call already under way; in no share on this page."
@@ -62,13 +64,29 @@ def _interval(low: float | None, high: float | None) -> str:
     return words.UNKNOWN if low is None else f"{words.percent(low)} to {words.percent(high)}"
 
 
-header("Cache")
+def size() -> None:
+    """What is known of the cache itself: the journal has its hits, the disk its size."""
+    totals = ask(views.cache_totals)
+    held = data.cache_size_bytes()
+    on_disk = f"{words.size(held)} on disk" if held is not None else "nothing on disk"
+    served = words.size(totals.replayed_bytes) if totals.replayed_bytes is not None else "an unknown amount"
+    st.caption(
+        f"The cache of this machine holds {on_disk}; it replayed {served} of answers in the window. Entries and evictions are counted by each "
+        "process and are not in the journal:"
+    )
+    st.code("toolkit cache stats", language=None)
+
+
+header("Cache", tiles)
 if not nothing_here():
-    with panel():
-        tiles()
     left, right = st.columns(2)
     with left, panel("Hit share by model"):
-        chart(figures.hit_share(ask(views.hit_share_over_time), shown().models), "hits", "Cache hit share over time, one line a model")
+        chart(
+            figures.hit_share(ask(views.hit_share_over_time).filter(pl.col("label").is_in(drawn_models())), shown().models),
+            "hits",
+            "Cache hit share over time, one line a model",
+        )
+        say_left_out()
     with right, panel("Where answers came from"):
         sources = ("live", *views.TIERS)
         chart(
@@ -76,5 +94,12 @@ if not nothing_here():
             "sources",
             "Share of answers over time by source: live, memory, disk, redis",
         )
+    left, right = st.columns(2)
+    with left, panel("Hits against misses"):
+        found = ask(views.hits_against_misses)
+        chart(figures.hits_against_misses(found), "hit-times", "Cumulative share of look-ups that hit, and of live answers, by time taken")
+    with right, panel("Size and evictions"):
+        size()
     with panel("By model"):
         by_model()
+        download("cache", lambda: ask(views.cache_by_model))

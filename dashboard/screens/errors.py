@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import polars as pl
@@ -10,7 +11,8 @@ import streamlit as st
 
 from dashboard import data, figures, views, words
 from dashboard.detail import list_calls
-from dashboard.page import ask, chart, choose_row, header, nothing_here, panel, table
+from dashboard.page import ask, ask_failures, chart, choose_row, download, header, nothing_here, panel, shown, table
+from dashboard.selection import Selection
 from toolkit.hints import next_step
 
 
@@ -19,11 +21,20 @@ def over_time() -> None:
     counts = {kind: int(found.filter(pl.col("kind") == kind)["n"].sum()) for kind in views.ERROR_KINDS}
     said = ", ".join(f"{kind} {n}" for kind, n in counts.items())
     chart(figures.errors(found, views.ERROR_KINDS), "errors", f"Failed calls over time: {said}")
+    again, failed = ask(views.retries)
+    st.caption(
+        f"{words.plural(failed, 'call')} failed in the window; services were asked {words.plural(again, 'time')} more after a failed attempt."
+    )
+
+
+def ever() -> Selection:
+    """The filters without the window: a group's calls before it belong to the group."""
+    return shown().selection._replace(lo_s=-math.inf, against=None)
 
 
 def groups() -> dict[str, Any] | None:
     """Draw the groups; return the chosen one."""
-    found = ask(views.error_groups)
+    found = ask_failures(views.error_groups)
     drawn = found.select(
         "state",
         pl.col("type").alias("error"),
@@ -33,7 +44,6 @@ def groups() -> dict[str, Any] | None:
         "models",
         _time("first_s", "first seen (UTC)"),
         _time("last_s", "last seen (UTC)"),
-        pl.col("message").alias("latest message"),
         "fingerprint",
     )
     when = st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss", timezone="UTC")
@@ -56,7 +66,7 @@ def what_to_do(group: dict[str, Any]) -> None:
 
 
 def messages(group: dict[str, Any]) -> None:
-    found = ask(views.error_messages, group["fingerprint"])
+    found = data.ask_rows(views.error_messages, shown().version, ever(), group["fingerprint"])
     table(found.select("n", "message", _time("last_s", "last seen (UTC)")), "messages", "Messages of the group, most frequent first")
 
 
@@ -73,17 +83,18 @@ def stack(calls: pl.DataFrame) -> None:
 header("Errors")
 if not nothing_here():
     group = None
-    if ask(views.error_groups).is_empty():
+    if ask_failures(views.error_groups).is_empty():
         st.success("No call failed, in this window or before it.", icon=":material/check_circle:")
     else:
         with panel("Over time"):
             over_time()
         with panel("Groups"):
             group = groups()
+            download("errors", lambda: ask_failures(views.error_groups))
     if group:
         with panel("What to do"):
             what_to_do(group)
-        calls = ask(views.affected_calls, group["fingerprint"])
+        calls = data.ask_rows(views.affected_calls, shown().version, ever(), group["fingerprint"])
         left, right = st.columns(2)
         with left, panel("Messages"):
             messages(group)

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import polars as pl
 import streamlit as st
+from pandas.io.formats.style import Styler
 
 from dashboard import figures, views, words
 from dashboard.detail import list_calls
-from dashboard.page import ask, chart, choose_row, clickable, empty, header, nothing_here, panel, shown
+from dashboard.page import (
+    ask,
+    ask_rows,
+    chart,
+    choose_row,
+    clickable,
+    download,
+    drawn_models,
+    empty,
+    header,
+    nothing_here,
+    panel,
+    say_left_out,
+    shown,
+)
 from toolkit import stats
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
@@ -16,7 +31,7 @@ PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 def over_time(name: str) -> tuple[str, float, float] | None:
     """Draw the lines of a percentile; return the model and bucket of the chosen point."""
     q = PERCENTILES[name]
-    table, enough = ask(views.latency_over_time, q), stats.percentile_min_n(q)
+    table, enough = ask(views.latency_over_time, q).filter(pl.col("label").is_in(drawn_models())), stats.percentile_min_n(q)
     if table.is_empty():
         empty(f"No time bucket holds the {enough} live calls that a {name} needs. Choose a lower percentile or a wider window.")
         return None
@@ -25,12 +40,29 @@ def over_time(name: str) -> tuple[str, float, float] | None:
         figure, f"lines-{name}", f"{name} latency of live calls over time, a line for each of {table['label'].n_unique()} models"
     )
     st.caption(f"Buckets with fewer than {enough} live calls, or cut by the window's edge, are left out. Click on a point for its calls.")
+    say_left_out()
     return (str(point[0]), float(point[1]), float(point[2])) if point else None
 
 
 def distribution() -> None:
-    table = ask(views.ecdf)
-    chart(figures.ecdf(table, shown().models), "ecdf", "Cumulative share of live calls by latency, one step line a model, logarithmic axis")
+    before = ask(views.ecdf_before)
+    table = ask(views.ecdf).filter(pl.col("label").is_in(drawn_models()))
+    figure = figures.ecdf(table, shown().models, before)
+    chart(
+        figure, "ecdf", "Cumulative share of live calls by latency, one step line a model, logarithmic axis; pale: the calls compared with"
+    )
+    if before.height:
+        st.caption("Pale: the calls compared with.")
+
+
+def spread() -> None:
+    table = ask(views.heatmap)
+    if table.is_empty():
+        empty("No whole time bucket holds a live call. Choose a wider window.")
+        return
+    chart(
+        figures.heatmap(table), "heatmap", "Heat map of latency over time: each column shows how a time bucket's calls spread over latency"
+    )
 
 
 def by_model() -> str | None:
@@ -51,11 +83,19 @@ def by_model() -> str | None:
     drawn = drawn.select(column for column in drawn if column.null_count() < drawn.height)
     columns = {name: st.column_config.NumberColumn(format="localized") for name in drawn.columns if name.endswith(("(ms)", "/s"))}
     alt = "Latency by model: live calls, percentiles with intervals, time to first token, tokens a second"
-    row = choose_row(drawn, "models", alt, table["label"].to_list(), columns)
+    row = choose_row(greyed(drawn, table), "models", alt, table["label"].to_list(), columns)
     st.caption(
         "Live calls that succeeded; 95 % intervals; medians of time to first token and of tokens a second. Choose a row for its calls."
     )
     return None if row is None else str(table["label"][row])
+
+
+def greyed(drawn: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame | Styler:
+    """Grey the rows of models with too few calls for some of their numbers; the last column says which and why."""
+    few = [bool(note) for note in table["note"]]
+    if not any(few):
+        return drawn
+    return drawn.to_pandas().style.apply(lambda row: ["color: #8C8C8C" if few[row.name] else ""] * len(row), axis=1)
 
 
 def _ms(column: str, name: str) -> pl.Expr:
@@ -71,7 +111,7 @@ def _interval(table: pl.DataFrame, name: str) -> pl.Series:
 def slowest(model: str, lo_s: float | None = None, hi_s: float | None = None) -> None:
     when = "in the window" if lo_s is None else f"from {words.utc(lo_s)} to {words.utc(hi_s, date=False)}"
     st.text(f"{model}, {when}")
-    list_calls(ask(views.slowest_calls, model, lo_s, hi_s), "slowest", "Slowest live calls, slowest first")
+    list_calls(ask_rows(views.slowest_calls, model, lo_s, hi_s), "slowest", "Slowest live calls, slowest first")
 
 
 def percentile() -> str:
@@ -89,8 +129,11 @@ def content() -> None:
         point = over_time(name)
     with right, panel("Distribution"):
         distribution()
+    with panel("Latency over time, all models"):
+        spread()
     with panel("By model"):
         model = by_model()
+        download("latency", lambda: ask(views.latency_by_model))
     if point:
         with panel("Slowest calls of the point"):
             slowest(*point)

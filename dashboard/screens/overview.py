@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
+import polars as pl
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import figures, views, words
-from dashboard.page import ask, chart, header, nothing_here, panel
+from dashboard.page import ask, chart, download, header, nothing_here, panel
 from dashboard.views import Estimate, Summary
+
+DeltaColour = Literal["normal", "inverse", "off"]
 
 
 def tiles() -> None:
     now, was = ask(views.summary)
+    table = ask(views.traffic).filter(~pl.col("partial"))
     name, latency, latency_was = _latency(now, was)
-    row = iter(st.columns(6))
-    next(row).metric("Calls", words.count(now.calls), words.change(now.calls, was.calls), delta_color="off", border=True)
-    next(row).metric(
-        "Calls a minute", f"{now.per_minute:.3g}", words.change(now.per_minute, was.per_minute), delta_color="off", border=True
-    )
-    next(row).metric(
-        "Errors", words.percent(now.errors.value), words.points(now.errors.value, was.errors.value), delta_color="inverse", border=True
-    )
-    next(row).metric(
-        name, words.duration(latency.value), words.change(latency.value, latency_was.value), delta_color="inverse", border=True
-    )
-    next(row).metric(
-        "Cost", words.escape(words.dollars(now.cost_usd)), words.change(now.cost_usd, was.cost_usd), delta_color="inverse", border=True
-    )
-    next(row).metric("Cache hits", words.percent(now.hits.value), words.points(now.hits.value, was.hits.value), border=True)
+    rate = table.select(pl.sum_horizontal("live", "replayed", "coalesced", "failed", "left").alias("all"))["all"]
+    row = iter(st.columns(5))
+    tile(next(row), "Calls a minute", f"{now.per_minute:.3g}", words.change(now.per_minute, was.per_minute), rate, "off")
+    tile(next(row), "Errors", words.percent(now.errors.value), words.points(now.errors.value, was.errors.value), table["errors"], "inverse")
+    spark = table["p95_s" if name.startswith("p95") else "p50_s"]
+    tile(next(row), name, words.duration(latency.value), words.change(latency.value, latency_was.value), spark, "inverse")
+    dollars = words.escape(words.dollars(now.cost_per_hour))
+    tile(next(row), "Cost an hour", dollars, words.change(now.cost_per_hour, was.cost_per_hour), table["cost_per_hour"], "inverse")
+    tile(next(row), "Cache hits", words.percent(now.hits.value), words.points(now.hits.value, was.hits.value), table["hits"], "normal")
     st.caption(words.escape(_intervals(now, name, latency)))
     st.text(ask(views.biggest_change))  # plain text, not Markdown: a model's name is in it
+
+
+def tile(column: DeltaGenerator, label: str, value: str, delta: str | None, spark: pl.Series, colour: DeltaColour) -> None:
+    points = spark.drop_nulls().to_list()
+    column.metric(label, value, delta, delta_color=colour, border=True, chart_data=points if len(points) > 1 else None, chart_type="area")
 
 
 def _latency(now: Summary, was: Summary) -> tuple[str, Estimate, Estimate]:
@@ -46,9 +51,15 @@ def _intervals(now: Summary, name: str, latency: Estimate) -> str:
         f"{name} {_range(latency, words.duration)}",
         f"cache hits {_range(now.hits, words.percent)}",
     ]
+    left = f"{words.plural(now.left, 'stream')} left by the reader, neither answered nor failed" if now.left else ""
     notes = [
         note
-        for note in (now.p95_s.note, f"cost leaves out {words.plural(now.unpriced, 'live call')} of unknown price" if now.unpriced else "")
+        for note in (
+            now.p95_s.note,
+            left,
+            f"cost {words.dollars(now.cost_usd)} in all" if now.cost_usd else "",
+            f"cost leaves out {words.plural(now.unpriced, 'live call')} of unknown price" if now.unpriced else "",
+        )
         if note
     ]
     return " · ".join(said + notes) + "."
@@ -65,7 +76,7 @@ def trends() -> None:
     table = ask(views.traffic)
     left, middle, right = st.columns(3)
     with left, panel("Rate"):
-        chart(figures.traffic(table), "rate", "Calls a minute over time, stacked by outcome: live, replayed, coalesced, failed")
+        chart(figures.traffic(table), "rate", "Calls a minute over time, stacked by outcome: live, replayed, coalesced, left, failed")
     with middle, panel("Errors"):
         chart(figures.share(table, "errors"), "error-share", "Share of failed calls over time")
     with right, panel("Duration"):
@@ -76,9 +87,9 @@ def trends() -> None:
     )
 
 
-header("Overview")
+header("Overview", tiles)
 if not nothing_here():
     with panel():
-        tiles()
-    with panel():
         trends()
+    with panel():
+        download("overview", lambda: ask(views.traffic))

@@ -17,6 +17,8 @@ from typing import Any
 from ..errors import ToolkitError
 from ..monitor.events import CALL_COLUMNS, CallRecord
 from ..monitor.journal import Journal, JournalReader
+from ..rates import TokenFlow
+from ..schemas import SchemaChoice, read_schema
 from ..types import Completion, Timing, Usage
 from .grid import Plan
 from .run import Run
@@ -109,7 +111,7 @@ def take_over(run: Run, index: int, row: CallRecord) -> None:
     """Put a row of the journal into a run, and have the scorers judge it."""
     cell = run.plan.cell(index)
     run.add(index, row)
-    run.answered(cell, read_completion(row, parse=cell.variant.options.schema is not None))
+    run.answered(cell, read_completion(row, cell.variant.options.schema))
 
 
 def journaled_rows(journal: Journal, plan: Plan, run_id: str) -> dict[int, CallRecord]:
@@ -118,10 +120,11 @@ def journaled_rows(journal: Journal, plan: Plan, run_id: str) -> dict[int, CallR
     return {index: row for index, row in rows.items() if row.status == "ok" and row.text is not None}
 
 
-def read_completion(row: CallRecord, *, parse: bool) -> Completion:
+def read_completion(row: CallRecord, schema: SchemaChoice | None = None) -> Completion:
     """Make a completion of a row, as far as the journal has it: without reasoning, tool calls and single tokens."""
     text = row.text or ""
     times: dict[str, Any] = {name: getattr(row, name) for name in TIMES}  # numbers of a Timing
+    flow = TokenFlow(latency_s=row.latency_s or 0.0, output_tokens=row.output_tokens, reasoning_tokens=row.reasoning_tokens)
     return Completion(
         text=text,
         provider=row.provider,
@@ -134,19 +137,19 @@ def read_completion(row: CallRecord, *, parse: bool) -> Completion:
             reasoning_tokens=row.reasoning_tokens,
             cached_input_tokens=row.cached_input_tokens,
         ),
-        timing=Timing(**times),
+        timing=Timing(**times, flow=flow),
         cost_usd=row.cost_usd,
         price_date=row.price_date,
         provenance=row.provenance,  # type: ignore[arg-type]
         attempts=row.attempts,
         request_id=row.request_id,
         call_id=row.call_id,
-        parsed=json.loads(text) if parse else None,
+        parsed=None if schema is None else read_schema(schema).read(text),
         reported=json.loads(row.reported) if row.reported else {},
     )
 
 
 TIMES = (
     "total_s", "lookup_s", "limiter_wait_s", "retry_sleep_s", "failed_attempts_s", "latency_s", "consumer_s", "ttft_s", "ttfa_s",
-    "output_tokens_per_s", "loop_stall_s",
+    "loop_stall_s",
 )  # fmt: skip

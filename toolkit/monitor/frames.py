@@ -45,10 +45,29 @@ class TidyTable(NamedTuple):
     kinds: dict[str, type]
 
 
+class StoredRows(NamedTuple):
+    """Rows of a journal that are read when it is known what for: as lists for pandas, as they are in Parquet for polars."""
+
+    table: str
+    reader: JournalReader
+    kinds: dict[str, type]
+    since: float | None
+    until: float | None
+    run: str | None
+
+    def tidy(self) -> TidyTable:
+        read = self.reader.calls if self.table == "call" else self.reader.errors
+        found = read(since=self.since, until=self.until, run=self.run)
+        return TidyTable({name: found[name] for name in self.kinds}, self.kinds)
+
+    def lazily(self) -> pl.LazyFrame:
+        return self.reader.scan(self.table, since=self.since, until=self.until, run=self.run).sort("row").select(*self.kinds)
+
+
 class FrameFunction(Generic[P]):
     """A function that returns a pandas frame when called, and a polars frame from ``.polars(...)``."""
 
-    def __init__(self, build: Callable[P, TidyTable]) -> None:
+    def __init__(self, build: Callable[P, TidyTable | StoredRows]) -> None:
         functools.update_wrapper(self, build)
         self._build = build
 
@@ -63,9 +82,11 @@ class FrameFunction(Generic[P]):
         return f"<frame function {self._build.__name__}>"
 
 
-def to_pandas(table: TidyTable) -> pd.DataFrame:
+def to_pandas(rows: TidyTable | StoredRows) -> pd.DataFrame:
     """Build a pandas frame; an empty one has the same types as a full one."""
     import pandas as pd
+
+    table = rows.tidy() if isinstance(rows, StoredRows) else rows
 
     dtypes = {int: "Int64", float: "float64", str: "str"}
     series = {
@@ -83,15 +104,18 @@ def _pandas_times(seconds: list[Any]) -> pd.Series[Any]:
     return pd.Series(micros).dt.tz_localize("UTC")
 
 
-def to_polars(table: TidyTable) -> pl.DataFrame:
+def to_polars(table: TidyTable | StoredRows) -> pl.DataFrame:
     """Build a polars frame; an empty one has the same types as a full one."""
     try:
         import polars as pl
     except ImportError as error:
         raise ConfigError("polars is not installed: pip install 'model-comparison-toolkit[notebook]'") from error
 
-    dtypes = {int: pl.Int64, float: pl.Float64, str: pl.String, datetime: pl.Float64}
-    frame = pl.DataFrame(table.columns, schema={name: dtypes[kind] for name, kind in table.kinds.items()})
+    if isinstance(table, StoredRows):
+        frame = table.lazily().collect()
+    else:
+        dtypes = {int: pl.Int64, float: pl.Float64, str: pl.String, datetime: pl.Float64}
+        frame = pl.DataFrame(table.columns, schema={name: dtypes[kind] for name, kind in table.kinds.items()})
     times = [name for name, kind in table.kinds.items() if kind is datetime]
     return frame.with_columns((pl.col(times) * 1e6).round().cast(pl.Int64).cast(pl.Datetime("us", "UTC")) if times else [])
 
@@ -108,7 +132,7 @@ METRICS = tuple(name for name, kind in CALL_KINDS.items() if kind in (int, float
 
 
 @FrameFunction
-def calls(since: Since = None, run: str | None = None, *, journal: Where = None) -> TidyTable:
+def calls(since: Since = None, run: str | None = None, *, until: Since = None, journal: Where = None) -> StoredRows:
     """Return the calls in the journal, one row a call, oldest first.
 
     Parameters
@@ -118,8 +142,10 @@ def calls(since: Since = None, run: str | None = None, *, journal: Where = None)
         ``"15min"`` (units ``s min h d``).
     run : str, optional
         Id or name of a comparison.
+    until : datetime, timedelta, number or str, optional
+        Only calls begun before then; written as ``since`` is.
     journal : str or path, optional
-        The journal's file; by default that of the settings (``TOOLKIT_JOURNAL``).
+        The journal's file or URL; by default that of the settings (``TOOLKIT_JOURNAL``).
 
     Returns
     -------
@@ -140,17 +166,16 @@ def calls(since: Since = None, run: str | None = None, *, journal: Where = None)
     >>> monitor.calls("15min", journal="no-such-journal.sqlite").shape[0]
     0
     """
-    found = _reader(journal).calls(since=_timestamp(since), run=run)
-    return TidyTable({name: found[name] for name in CALL_KINDS}, CALL_KINDS)
+    return StoredRows("call", _reader(journal), CALL_KINDS, since=_timestamp(since), until=_timestamp(until, "until"), run=run)
 
 
 @FrameFunction
-def errors(since: Since = None, run: str | None = None, *, journal: Where = None) -> TidyTable:
+def errors(since: Since = None, run: str | None = None, *, until: Since = None, journal: Where = None) -> StoredRows:
     """Return the errors in the journal, one row an error, oldest first.
 
     Parameters
     ----------
-    since, run, journal
+    since, run, until, journal
         As in ``calls``.
 
     Returns
@@ -172,17 +197,16 @@ def errors(since: Since = None, run: str | None = None, *, journal: Where = None
     >>> list(monitor.errors(journal="no-such-journal.sqlite").columns)[:4]
     ['at', 'error_id', 'call_id', 'run_id']
     """
-    found = _reader(journal).errors(since=_timestamp(since), run=run)
-    return TidyTable({name: found[name] for name in ERROR_KINDS}, ERROR_KINDS)
+    return StoredRows("error", _reader(journal), ERROR_KINDS, since=_timestamp(since), until=_timestamp(until, "until"), run=run)
 
 
 @FrameFunction
-def cache_stats(since: Since = None, run: str | None = None, *, journal: Where = None) -> TidyTable:
+def cache_stats(since: Since = None, run: str | None = None, *, until: Since = None, journal: Where = None) -> TidyTable:
     """Return what the cache did for each model, from the calls that were answered.
 
     Parameters
     ----------
-    since, run, journal
+    since, run, until, journal
         As in ``calls``.
 
     Returns
@@ -207,7 +231,7 @@ def cache_stats(since: Since = None, run: str | None = None, *, journal: Where =
     ['provider', 'model', 'tier', 'hits', 'misses', 'coalesced', 'hit_rate', 'bytes', 'saved_s', 'saved_usd']
     """
     wanted = ["provider", "model", "provenance", "cache_tier", "answer_bytes", "saved_s", "saved_usd", "status"]
-    found = _reader(journal).calls(since=_timestamp(since), run=run, columns=wanted)
+    found = _reader(journal).calls(since=_timestamp(since), until=_timestamp(until, "until"), run=run, columns=wanted)
     by_model: dict[tuple[Any, ...], list[_Answer]] = {}
     for provider, model, *answer, status in zip(*(found[name] for name in wanted)):
         if status == "ok":
@@ -407,27 +431,27 @@ def _reader(journal: Where) -> JournalReader:
     return JournalReader(where)
 
 
-def _timestamp(since: Since) -> float | None:
+def _timestamp(since: Since, name: str = "since") -> float | None:
     """Return the moment meant, in seconds since 1970."""
     if since is None:
         return None
     if isinstance(since, datetime):
         if since.tzinfo is None:
-            raise ConfigError(f"since={since.isoformat()} could be any zone: add one, such as since.replace(tzinfo=timezone.utc)")
+            raise ConfigError(f"{name}={since.isoformat()} could be any zone: add one, such as {name}.replace(tzinfo=timezone.utc)")
         return since.timestamp()
-    return time.time() - _seconds_ago(since)
+    return time.time() - _seconds_ago(since, name)
 
 
-def _seconds_ago(since: timedelta | float | str) -> float:
+def _seconds_ago(since: timedelta | float | str, name: str) -> float:
     if isinstance(since, timedelta):
         seconds = since.total_seconds()
     elif isinstance(since, str):
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h|d)\s*", since)
         if found is None:
-            raise ConfigError(f"since={since!r} is not understood: write how long ago, such as '30s', '15min', '6h' or '7d'")
+            raise ConfigError(f"{name}={since!r} is not understood: write how long ago, such as '30s', '15min', '6h' or '7d'")
         seconds = float(found[1]) * _SECONDS[found[2]]
     else:
         seconds = float(since)
     if not seconds >= 0:
-        raise ConfigError(f"since={since!r} lies in the future: say how long ago, as a positive number of seconds")
+        raise ConfigError(f"{name}={since!r} lies in the future: say how long ago, as a positive number of seconds")
     return seconds

@@ -5,7 +5,7 @@ small to tell is NaN, with the reason in ``note``.
 """
 
 from .agreement import cohen_kappa, fleiss_kappa, krippendorff_alpha
-from .intervals import Interval, mean_interval, percentile, percentile_interval, percentile_min_n, wilson_interval
+from .intervals import Interval, mean_interval, percentile, percentile_interval, percentile_min_n, percentile_ranks, wilson_interval
 from .paired import PairedTest, adjust, hodges_lehmann, paired_test
 from .ranking import Abilities, bradley_terry
 from .sampling import backfill_omitted, needed_n, pass_at_k
@@ -29,6 +29,7 @@ __all__ = [
     "percentile",
     "percentile_interval",
     "percentile_min_n",
+    "percentile_ranks",
     "sequential_p",
     "sequential_test",
     "wilson_interval",

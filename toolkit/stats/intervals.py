@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Interval", "mean_interval", "percentile", "percentile_interval", "percentile_min_n", "wilson_interval"]
+__all__ = [
+    "Interval",
+    "mean_interval",
+    "percentile",
+    "percentile_interval",
+    "percentile_min_n",
+    "percentile_ranks",
+    "wilson_interval",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +144,8 @@ def percentile_interval(x: ArrayLike, q: float, confidence: float = 0.95) -> Int
     import numpy as np
 
     values = np.sort(numbers(x, "x"))
-    check_open_unit(q, "q")
-    check_open_unit(confidence, "confidence")
     n = int(values.size)
-    low_rank, high_rank = _order_statistics(n, q, confidence)
+    low_rank, high_rank = percentile_ranks(n, q, confidence)
     return Interval(
         low=float(values[low_rank - 1]) if low_rank else math.nan,
         high=float(values[high_rank - 1]) if high_rank else math.nan,
@@ -147,6 +153,26 @@ def percentile_interval(x: ArrayLike, q: float, confidence: float = 0.95) -> Int
         n=n,
         note=_unbounded(low_rank, high_rank, n),
     )
+
+
+def percentile_ranks(n: int, q: float, confidence: float = 0.95) -> tuple[int, int]:
+    """Return the ranks (from 1, the smallest value) that bound a percentile of ``n`` values; 0 for a side that can't be bounded.
+
+    They are those of ``percentile_interval``, for values that are known only by how many lie in each bucket of a histogram.
+
+    Raises
+    ------
+    ConfigError
+        If ``q`` or ``confidence`` lies outside 0 to 1, both excluded.
+
+    Examples
+    --------
+    >>> percentile_ranks(20, 0.5)
+    (6, 15)
+    """
+    check_open_unit(q, "q")
+    check_open_unit(confidence, "confidence")
+    return _order_statistics(n, q, confidence)
 
 
 def _order_statistics(n: int, q: float, confidence: float) -> tuple[int, int]:

@@ -6,7 +6,7 @@ what is in them. Old days live in Parquet files (``archive``); ``pruning``, ``ch
 """
 
 from .address import Address, FileAddress, ServerAddress, read_address, shown_url
-from .reader import JournalReader, JournalVersion, with_polars
+from .reader import JournalReader, JournalVersion, Part, with_polars
 from .schema import SCHEMA_VERSION
 from .writer import Journal, Rows, flush_shared, open_journal, opened_journal
 
@@ -17,6 +17,7 @@ __all__ = [
     "Journal",
     "JournalReader",
     "JournalVersion",
+    "Part",
     "Rows",
     "ServerAddress",
     "flush_shared",

@@ -21,6 +21,9 @@ __all__ = ["Database", "changing", "migrate", "open_for_writing", "reading"]
 class Database(ABC):
     """An open connection. SQL has ``?`` for values, and names in double quotes."""
 
+    transaction_number: int | None = None
+    """The database's number for the last transaction, where there are some: by it another connection can tell how that ended."""
+
     @abstractmethod
     def fetch(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]: ...
 
@@ -35,6 +38,10 @@ class Database(ABC):
     @abstractmethod
     def transaction(self) -> contextlib.AbstractContextManager[None]:
         """One after another with the batches of all writers: row numbers become visible in their order."""
+
+    def has_committed(self, transaction_number: int) -> bool:  # noqa: ARG002 - for databases that have numbers
+        """Whether a transaction, whose connection was lost, had been written; a retry would double rows that were archived since."""
+        return False
 
     @abstractmethod
     def insert(self, table: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:

@@ -11,8 +11,8 @@ from ...errors import ConfigError, JournalError
 from ..events import Row
 from .address import ServerAddress
 from .database import Database, migrate
-from .schema import refuse_newer
-from .tables import Table, by_table
+from .schema import SCHEMA_VERSION, refuse_newer
+from .tables import BY_NAME, Table, by_table
 
 if TYPE_CHECKING:
     import psycopg
@@ -33,7 +33,6 @@ class PostgresDatabase(Database):
     def __init__(self, address: ServerAddress, connection: psycopg.Connection[Any]) -> None:
         self.address = address
         self.connection = connection
-        self._staged: set[tuple[str, tuple[str, ...]]] = set()
 
     def fetch(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with _translated(self.address):
@@ -52,30 +51,42 @@ class PostgresDatabase(Database):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
+        self.transaction_number = None
         with _translated(self.address), self.connection.transaction():
             # Who takes a number commits before the next one takes theirs: a reader that has seen row n has seen all before it.
-            self._execute("SELECT pg_advisory_xact_lock(?, hashtext(?))", [WRITERS, self.address.schema])
+            sql = "SELECT txid_current(), pg_advisory_xact_lock(?, hashtext(?))"
+            self.transaction_number = self._execute(sql, [WRITERS, self.address.schema]).fetchall()[0][0]
             yield
+
+    def has_committed(self, transaction_number: int) -> bool:
+        with self.transaction():  # its lock is free once the other transaction has ended, whose server process may not know of the loss yet
+            # A server restored from a backup may not know the number yet, and takes that for an error.
+            sql = "SELECT CASE WHEN ? < txid_current() THEN txid_status(?) = 'committed' END"
+            return bool(self.fetch(sql, [transaction_number] * 2)[0][0])
 
     def insert(self, table: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
         with _translated(self.address):
             self._copy(table, tuple(columns), rows)
 
     def _copy(self, table: Table, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
-        """Send rows by COPY, the cheapest way in; it can't leave out what is there already, so they pass through a temporary table."""
+        """Send rows by COPY, the cheapest way in. It can't leave out what is there already: then they pass through a temporary table."""
+        import psycopg
+
         names = ", ".join(f'"{name}"' for name in columns)
-        staging = f'"new_{table.name}_{len(columns)}"'
-        if (table.name, columns) not in self._staged:
+        try:
+            with self.connection.transaction():
+                self._send(f'"{table.name}" ({names})', rows)
+        except psycopg.errors.UniqueViolation:
             like = f'SELECT {names} FROM "{table.name}" WHERE false'  # noqa: S608 - known names
-            self._execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {staging} ON COMMIT DELETE ROWS AS {like}")
-        with self.connection.cursor() as cursor:
-            with cursor.copy(f"COPY {staging} ({names}) FROM STDIN".encode()) as copy:
-                for row in rows:
-                    copy.write_row(row)
-            # "NaN" is SQLite's NULL, and means the same here
-            taken = ", ".join(f"NULLIF(\"{name}\", 'NaN')" if table.kinds.get(name) is float else f'"{name}"' for name in columns)
-            cursor.execute(f'INSERT INTO "{table.name}" ({names}) SELECT {taken} FROM {staging} ON CONFLICT DO NOTHING'.encode())  # noqa: S608
-        self._staged.add((table.name, columns))
+            self._execute(f"CREATE TEMPORARY TABLE staging ON COMMIT DROP AS {like}")
+            self._send(f"staging ({names})", rows)
+            self._execute(f'INSERT INTO "{table.name}" ({names}) SELECT {names} FROM staging ON CONFLICT DO NOTHING')  # noqa: S608
+            self._execute("DROP TABLE staging")
+
+    def _send(self, target: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        with self.connection.cursor() as cursor, cursor.copy(f"COPY {target} FROM STDIN".encode()) as copy:
+            for row in rows:
+                copy.write_row([None if value != value else value for value in row])  # SQLite makes NULL of NaN; so it is one here
 
     def write(self, rows: Sequence[Row]) -> None:
         import psycopg
@@ -128,15 +139,27 @@ def open_server(address: ServerAddress) -> PostgresDatabase:
     db = PostgresDatabase(address, _connect(address))
     try:
         db.change(f"SET search_path TO \"{address.schema}\"; SET lock_timeout TO '{LOCK_TIMEOUT}'")
-        with db.transaction():
-            if not db.columns("state"):
-                db.change(f'CREATE SCHEMA IF NOT EXISTS "{address.schema}"')
-            refuse_newer(db.version(), address)
-            migrate(db)
+        if not _is_complete(db):
+            with db.transaction():
+                if not db.columns("state"):
+                    db.change(f'CREATE SCHEMA IF NOT EXISTS "{address.schema}"')
+                refuse_newer(db.version(), address)
+                migrate(db)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _is_complete(db: PostgresDatabase) -> bool:
+    """Whether there is nothing to make: the usual case, in which writers need not wait for each other, nor have the right to make it."""
+    sql = (  # the view information_schema.columns takes ten times as long
+        "SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid "
+        "WHERE c.relnamespace = to_regnamespace(?) AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped"
+    )
+    present = set(db.fetch(sql, [db.address.schema]))
+    needed = {(table.name, column) for table in BY_NAME.values() for column in table.columns}
+    return needed <= present and db.version() == SCHEMA_VERSION
 
 
 @contextlib.contextmanager

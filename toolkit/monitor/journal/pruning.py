@@ -151,6 +151,7 @@ def _give_back_room(address: Address) -> None:
         return
     with changing(address) as db:
         while (free := db.fetch("PRAGMA freelist_count")[0][0]) and db.fetch("PRAGMA auto_vacuum")[0][0] == 2:
-            db.fetch(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})")
+            with db.transaction():
+                db.fetch(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})")
             if db.fetch("PRAGMA freelist_count")[0][0] >= free:
                 return

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ... import settings
-from ...errors import ConfigError
+from ...errors import ConfigError, JournalError
 from ..events import CallRecord, ErrorRecord, RunRecord, VoteRecord
 from .address import Address, FileAddress, read_address
 from .database import Database, reading
@@ -20,7 +20,7 @@ from .tables import ARCHIVED, TABLES, Table, known_columns, known_table
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["JournalReader", "JournalVersion", "Part", "Wanted", "hot_rows", "last_row", "parts", "with_polars"]
+__all__ = ["JournalReader", "JournalVersion", "MissingFileError", "Part", "Wanted", "hot_rows", "last_row", "parts", "with_polars"]
 
 
 class JournalVersion(NamedTuple):
@@ -33,6 +33,10 @@ class JournalVersion(NamedTuple):
     journal: str
     removals: int
     row: int
+
+
+class MissingFileError(JournalError):
+    """A file that the journal listed a moment ago is not in the archive."""
 
 
 class Part(NamedTuple):
@@ -96,7 +100,7 @@ def parts(db: Database, wanted: Wanted) -> list[Part]:
     }
     asked = {sql: value for sql, value in conditions.items() if value is not None}
     sql = "SELECT file, rows, first_row, last_row, first_at, last_at FROM part WHERE "
-    return [Part(*row) for row in db.fetch(f"{sql}{' AND '.join(asked)} ORDER BY first_at, file", list(asked.values()))]
+    return [Part(*row) for row in db.fetch(f"{sql}{' AND '.join(asked)} ORDER BY first_row, file", list(asked.values()))]
 
 
 def last_row(db: Database, table: Table) -> int:
@@ -177,6 +181,17 @@ class JournalReader:
             state = dict(db.fetch("SELECT name, value FROM state")) if db.columns("state") else {}
             return JournalVersion(state.get("id", ""), int(state.get("removals", 0)), last_row(db, known))
 
+    def parts(self, table: str = "call") -> list[Part]:
+        """Return the files of the archive, oldest first. They never change: what was worked out from one stays true of it."""
+        known = known_table(table)
+        with reading(self.address) as db:
+            return [] if db is None else parts(db, Wanted(table=known))
+
+    def scan_part(self, part: Part, table: str = "call") -> pl.LazyFrame:
+        """Return a lazy polars frame over one file of the archive; columns as in ``scan``."""
+        lazy: pl.LazyFrame = with_polars("scanning").scan_files([self.address.archive / part.file], known_table(table))
+        return lazy
+
     def scan(
         self,
         table: str = "call",
@@ -185,6 +200,7 @@ class JournalReader:
         since: float | None = None,
         until: float | None = None,
         run: str | None = None,
+        besides: Sequence[Part] = (),
     ) -> pl.LazyFrame:
         """Return a lazy polars frame over the archive and the database together, each row once, in no particular order.
 
@@ -197,6 +213,8 @@ class JournalReader:
             ``call``, ``error``, ``run`` or ``vote``.
         after_row, since, until, run
             As in ``calls``.
+        besides : sequence of Part
+            Files whose rows are left out, because they are known already.
 
         Returns
         -------
@@ -214,7 +232,7 @@ class JournalReader:
         (0, 2)
         """
         wanted = Wanted(table=known_table(table), after_row=after_row, since=since, until=until, run=run)
-        lazy: pl.LazyFrame = with_polars("scanning").scan(self.address, wanted)
+        lazy: pl.LazyFrame = with_polars("scanning").scan(self.address, wanted, frozenset(besides))
         return lazy
 
     def calls(
@@ -277,6 +295,15 @@ class JournalReader:
 
     def _select(self, wanted: Wanted, limit: int | None = None, columns: Sequence[str] | None = None) -> dict[str, list[Any]]:
         names = known_columns(wanted.table, columns)
+        removals = -1
+        while True:
+            try:
+                return self._select_once(wanted, limit, names)
+            except MissingFileError:  # perhaps because its day was removed after the list of files had been read
+                if removals == (removals := self.version(wanted.table.name).removals):
+                    raise
+
+    def _select_once(self, wanted: Wanted, limit: int | None, names: Sequence[str]) -> dict[str, list[Any]]:
         with reading(self.address) as db:
             if db is None:
                 return {name: [] for name in names}

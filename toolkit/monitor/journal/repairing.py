@@ -14,7 +14,7 @@ import polars as pl
 
 from ...errors import ConfigError, JournalError
 from .address import Address, FileAddress
-from .archive import facts_of, list_part
+from .archive import FileFacts, facts_of, list_part
 from .database import Database, open_for_writing
 from .reader import Part
 from .tables import ARCHIVED, BY_NAME, Table
@@ -71,8 +71,8 @@ def _save(address: FileAddress, new: Path) -> tuple[dict[str, int], int]:
     with contextlib.closing(open_for_writing(FileAddress(new))) as target, contextlib.closing(_open(address.path)) as source:
         for table in BY_NAME.values():
             saved[table.name] = _copy(source, target, table)
-        _copy_state(source, target)
-        files = sum(_relist(address, target, path) for path in sorted(address.archive.glob("*/day=*/*.parquet")))
+        own = _own_files(address, _copied_state(source, target), target)
+        files = sum(_relist(address, target, path, facts) for path, facts in own.items())
         target.fetch("PRAGMA wal_checkpoint(TRUNCATE)")
     return saved, files
 
@@ -127,14 +127,21 @@ def _end(source: _Source) -> int:
 
 def _some(source: _Source, after: int) -> tuple[list[tuple[Any, ...]], bool]:
     """Return rows that follow a number, and whether an error ended them."""
-    selected = ", ".join(f'"{name}"' for name in source.columns)
-    sql = f'SELECT {selected} FROM "{source.table.name}" NOT INDEXED WHERE "row" > ? ORDER BY "row" LIMIT {STEP}'  # noqa: S608
+    with contextlib.suppress(sqlite3.DatabaseError):
+        return _following(source, after, STEP), False
     rows: list[tuple[Any, ...]] = []
-    try:
-        rows.extend(source.db.execute(sql, [after]))
+    try:  # sqlite3 keeps back the last good row before an error, so they are asked for one by one
+        while len(rows) < STEP and (next_one := _following(source, rows[-1][0] if rows else after, 1)):
+            rows += next_one
     except sqlite3.DatabaseError:
         return rows, True
     return rows, False
+
+
+def _following(source: _Source, after: int, count: int) -> list[tuple[Any, ...]]:
+    selected = ", ".join(f'"{name}"' for name in source.columns)
+    sql = f'SELECT {selected} FROM "{source.table.name}" NOT INDEXED WHERE "row" > ? ORDER BY "row" LIMIT ?'  # noqa: S608
+    return source.db.execute(sql, [after, count]).fetchall()
 
 
 def _next_readable(source: _Source, after: int, stop: int) -> int:
@@ -153,33 +160,46 @@ def _next_readable(source: _Source, after: int, stop: int) -> int:
 
 
 def _can_start(source: _Source, row: int) -> bool:
-    selected = ", ".join(f'"{name}"' for name in source.columns)
-    sql = f'SELECT {selected} FROM "{source.table.name}" NOT INDEXED WHERE "row" >= ? ORDER BY "row" LIMIT 1'  # noqa: S608
     try:
-        source.db.execute(sql, [row]).fetchone()
+        _following(source, row - 1, 1)
     except sqlite3.DatabaseError:
         return False
     return True
 
 
-def _copy_state(source: sqlite3.Connection, target: Database) -> None:
-    """Take over the journal's identity, so that its archive is known to be its own; caches have to begin anew all the same."""
+def _copied_state(source: sqlite3.Connection, target: Database) -> str | None:
+    """Take over what the journal says about itself, but caches have to begin anew; return its id, ``None`` where that can't be read."""
     try:
         state = dict(source.execute("SELECT name, value FROM state").fetchall())
     except sqlite3.DatabaseError:
-        return
+        return None
     with target.transaction():
         for name, value in (state | {"removals": str(int(state.get("removals", 0)) + 1)}).items():
-            target.change("UPDATE state SET value = ? WHERE name = ?", [value, name])
+            target.change(
+                "INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", [name, value]
+            )
+    return state.get("id")
 
 
-def _relist(address: FileAddress, target: Database, path: Path) -> bool:
+def _own_files(address: FileAddress, journal: str | None, target: Database) -> dict[Path, FileFacts]:
+    """Return the files that say they are this journal's; where it can't be known which that was, those of the only one there is."""
+    facts: dict[Path, FileFacts] = {}
+    for path in sorted(address.archive.glob("*/day=*/*.parquet")):
+        with contextlib.suppress(pl.exceptions.PolarsError, OSError):
+            facts[path] = facts_of(path)
+    owners = {each.journal for each in facts.values()}
+    if journal is None and len(owners) == 1:
+        (journal,) = owners
+        target.change("UPDATE state SET value = ? WHERE name = 'id'", [journal])
+    return {path: each for path, each in facts.items() if each.journal == journal}
+
+
+def _relist(address: FileAddress, target: Database, path: Path, facts: FileFacts) -> bool:
     """List a file of the archive, unless its rows were saved from the database: then a killed program left it."""
     table = BY_NAME.get(path.parent.parent.name)
     if table not in ARCHIVED or table is None:
         return False
     try:
-        facts = facts_of(path)
         frame = pl.read_parquet(path, columns=["row", "at", table.unique], hive_partitioning=False)
     except (pl.exceptions.PolarsError, OSError):
         return False

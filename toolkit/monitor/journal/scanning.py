@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from polars.io.plugins import register_io_source
 from ...errors import JournalError
 from .address import Address
 from .database import Database, reading
-from .reader import Part, Wanted, hot_rows, parts
+from .reader import MissingFileError, Part, Wanted, hot_rows, parts
 from .tables import Table
 
 __all__ = ["merged", "scan", "scan_files", "schema_of"]
@@ -28,12 +28,12 @@ def schema_of(table: Table) -> dict[str, pl.DataType]:
     return {"row": pl.Int64(), **{name: _TYPES[kind] for name, kind in table.kinds.items()}}
 
 
-def scan(address: Address, wanted: Wanted) -> pl.LazyFrame:
-    """Return a lazy frame over the archive's files and the rows in the database."""
+def scan(address: Address, wanted: Wanted, besides: frozenset[Part] = frozenset()) -> pl.LazyFrame:
+    """Return a lazy frame over the archive's files, some left out, and the rows in the database."""
     with reading(address) as db:
-        known = [] if db is None else parts(db, wanted)
+        known = [] if db is None else [part for part in parts(db, wanted) if part not in besides]
         runs = _runs(db, wanted)
-    rest = _lazy_rest(address, wanted, frozenset(known), runs)
+    rest = _lazy_rest(address, wanted, besides.union(known), runs)
     if not known:
         return rest
     return pl.concat([scan_files(_files(address, known), wanted.table).filter(*_filters(wanted, runs)), rest])
@@ -44,11 +44,29 @@ def merged(
 ) -> dict[str, list[Any]]:
     """Return archived rows and those of the database as column lists, in the order of their numbers."""
     schema = {name: schema_of(wanted.table)[name] for name in hot}
-    old = scan_files(_files(address, archived), wanted.table).filter(*_filters(wanted, _runs(db, wanted))).select(*schema)
-    old = old.sort("row").head(limit) if limit is not None else old
+    filters = _filters(wanted, _runs(db, wanted))
+
+    def read(some: Sequence[Part]) -> pl.DataFrame:
+        return scan_files(_files(address, some), wanted.table).filter(*filters).select(*schema).collect()
+
+    found = pl.DataFrame(hot, schema=schema, strict=False)
     with _named(address):
-        frame = pl.concat([old.collect(), pl.DataFrame(hot, schema=schema, strict=False)]).sort("row")
-    return (frame if limit is None else frame.head(limit)).to_dict(as_series=False)
+        if wanted.call_id is not None:
+            found = next((frame for part in reversed(archived) if (frame := read([part])).height), found)
+        elif limit is not None:
+            found = _first_rows(found, archived, limit, read)
+        else:
+            found = pl.concat([read(archived), found]).sort("row")
+    return found.to_dict(as_series=False)
+
+
+def _first_rows(found: pl.DataFrame, archived: Sequence[Part], limit: int, read: Callable[[Sequence[Part]], pl.DataFrame]) -> pl.DataFrame:
+    """Return the rows with the lowest numbers; files come by their first row, and are read only up to the last row that is needed."""
+    for part in archived:
+        if found.height >= limit and (limit == 0 or part.first_row > found["row"][limit - 1]):
+            break
+        found = pl.concat([found, read([part])]).sort("row").head(limit)
+    return found
 
 
 def scan_files(files: Sequence[Path], table: Table) -> pl.LazyFrame:
@@ -129,6 +147,7 @@ def _named(address: Address) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise JournalError(
+        kind = MissingFileError if isinstance(error, FileNotFoundError) else JournalError
+        raise kind(
             f"can't read the archive {address.archive} of the journal {address} ({error}); `toolkit journal check` says what is wrong with it"
         ) from error

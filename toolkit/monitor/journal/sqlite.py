@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from ...errors import JournalError
@@ -22,10 +22,15 @@ from .tables import Table, by_table
 __all__ = ["SqliteDatabase", "look_into_file", "open_file"]
 
 BUSY_S = 5.0
+POLL_S = 0.02
+"""How long SQLite itself waits for a lock. Its pauses grow to 100 ms, and beside writers that come back every few milliseconds it
+may find none of the gaps in between: so writers ask again and again, at short intervals, until ``BUSY_S`` has passed."""
+
 STATEMENT_ROWS = (64, 8, 1)
 """Rows written by one statement. ``executemany`` lets go of the interpreter's lock once a row, and beside a busy thread waits 5 ms
 each time to get it back: 2 s for 1,000 rows, against 0.15 s in blocks of 64."""
 
+T = TypeVar("T")
 _TYPES = {int: "INTEGER", float: "REAL", str: "TEXT"}
 _UNSTORABLE = (sqlite3.ProgrammingError, sqlite3.InterfaceError, OverflowError, UnicodeEncodeError)
 """A number beyond 64 bits, half of a surrogate pair (models do write those), a Decimal."""
@@ -50,7 +55,7 @@ class SqliteDatabase(Database):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        self.db.execute("BEGIN IMMEDIATE")
+        _patiently(lambda: self.db.execute("BEGIN IMMEDIATE"))
         try:
             yield
             self.db.execute("COMMIT")
@@ -132,7 +137,7 @@ def open_file(path: Path) -> SqliteDatabase:
 def _open_file(path: Path) -> SqliteDatabase:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would make it readable by everyone
-    db = SqliteDatabase(path, sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False))
+    db = SqliteDatabase(path, sqlite3.connect(path, timeout=POLL_S, isolation_level=None, check_same_thread=False))
     try:
         refuse_newer(db.version(), path)
         db.change("PRAGMA auto_vacuum = INCREMENTAL")  # works on an empty file only: what is pruned is given back to the disk
@@ -146,16 +151,16 @@ def _open_file(path: Path) -> SqliteDatabase:
     return db
 
 
-def _patiently(connect: Callable[[], SqliteDatabase]) -> SqliteDatabase:
-    """Open the file, waiting for others who open it too: the switch to the write-ahead log does not wait by itself."""
+def _patiently(attempt: Callable[[], T]) -> T:
+    """Do what another program's lock may prevent, until it goes well; the switch to the write-ahead log does not wait by itself."""
     deadline = time.monotonic() + BUSY_S
     while True:
         try:
-            return connect()
+            return attempt()
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or time.monotonic() > deadline:
                 raise
-        time.sleep(0.01)
+        time.sleep(POLL_S / 4)
 
 
 @contextlib.contextmanager
@@ -173,7 +178,7 @@ def look_into_file(path: Path) -> Iterator[SqliteDatabase | None]:
             refuse_newer(db.version(), path)
             db.change("BEGIN")
             yield db
-    except (sqlite3.Error, OSError) as error:
+    except sqlite3.Error as error:
         raise JournalError(
             f"can't read the journal {path} ({error}); if it is damaged, `toolkit journal check --repair` saves what can be read, "
             "or move it away, or name another in TOOLKIT_JOURNAL"

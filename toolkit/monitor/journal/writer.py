@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import itertools
 import logging
 import os
 import sqlite3
@@ -28,6 +27,7 @@ __all__ = ["Journal", "Rows", "flush_shared", "open_journal", "opened_journal"]
 BATCH_ROWS = 500
 EVERY_S = 0.1
 RETRY_S = 1.0
+"""Pauses between attempts to write what can't be written now grow from ``EVERY_S`` to this."""
 KEEP_ROWS = 100_000
 
 _RECORDS = {record.__name__ for record in TABLES}
@@ -77,7 +77,7 @@ class Journal:
         if isinstance(self.address, ServerAddress):
             from .postgres import import_psycopg
 
-            import_psycopg()  # where it is missing that is told now: nobody hears the writer's thread
+            import_psycopg()
         self.keep = keep
         self._begin()
         _journals.add(self)
@@ -86,7 +86,9 @@ class Journal:
     def _begin(self) -> None:
         self.lost = 0
         self._items: deque[Row | Rows] = deque()
-        self._rows: deque[Row] = deque()  # built from items, not yet written; only touched under _writing
+        self._rows: deque[Row] = deque()  # built from items, not yet in a batch; like all of the following only touched under _writing
+        self._batch: list[Row] = []
+        self._unsure: int | None = None  # the transaction that may or may not have written the batch before the connection was lost
         self._database: Database | None = None
         self._writing = threading.Lock()
         self._starting = threading.RLock()
@@ -94,7 +96,7 @@ class Journal:
         self._asleep = True
         self._wake = threading.Event()
         self._closing = threading.Event()
-        self._in_trouble = False
+        self._failures = 0
 
     def append(self, item: Row | Rows) -> None:
         """Put a record, or something that will know its records, into the buffer. Never blocks, never raises."""
@@ -156,21 +158,27 @@ class Journal:
     def _keep_writing(self) -> None:
         while not self._closing.is_set():
             self._sleep_until_appended()
-            self._closing.wait(RETRY_S if self._in_trouble else EVERY_S)  # a batch gathers
+            self._closing.wait(self._pause_s())
             with self._writing:
                 self._write(len(self._items))
+
+    def _pause_s(self) -> float:
+        """How long a batch gathers: the first one does while the database is opened, which takes long enough."""
+        if self._failures:
+            return min(RETRY_S, EVERY_S * 2.0**self._failures)
+        return EVERY_S if self._database is not None else 0.0
 
     def _sleep_until_appended(self) -> None:
         self._wake.clear()
         # The flag first and the buffer second; append() does it the other way round, so one of the two sees the other.
         self._asleep = True
-        if not self._items and not self._rows and not self._closing.is_set():
+        if not self._items and not self._rows and not self._batch and not self._closing.is_set():
             self._wake.wait()
         self._asleep = False
 
     def _write(self, items: int) -> bool:
         """Write what waits, of the items as many as are named; return whether that went well."""
-        while items or self._rows:
+        while items or self._rows or self._batch:
             taken = min(items, BATCH_ROWS)
             items -= taken
             self._build_rows(taken)
@@ -189,18 +197,29 @@ class Journal:
             self._items.popleft()
 
     def _write_batches(self) -> bool:
-        while self._rows:
-            batch = list(itertools.islice(self._rows, BATCH_ROWS))
+        while self._rows or self._batch:
+            self._batch = self._batch or [self._rows.popleft() for _ in range(min(BATCH_ROWS, len(self._rows)))]
             try:
-                self._connected().write(batch)
+                self._write_batch(self._connected())
             except (sqlite3.Error, OSError, JournalError) as error:
                 self._let_go()
                 self._say_trouble(error)
+                if self._unsure is None:  # otherwise it has to stay what it was
+                    self._rows.extendleft(reversed(self._batch))
+                    self._batch = []
                 return False
-            for _ in batch:
-                self._rows.popleft()
-        self._in_trouble = False
+            self._batch = []
+        self._failures = 0
         return True
+
+    def _write_batch(self, database: Database) -> None:
+        if self._unsure is None or not database.has_committed(self._unsure):
+            try:
+                database.write(self._batch)
+            except JournalError:
+                self._unsure = database.transaction_number
+                raise
+        self._unsure = None
 
     def _connected(self) -> Database:
         if self._database is not None and self._database.replaced():
@@ -215,14 +234,14 @@ class Journal:
             self._database = None
 
     def _say_trouble(self, error: Exception) -> None:
-        if not self._in_trouble:
+        if not self._failures:
             _log.warning(
                 "can't write the journal %s: %s; up to %d rows wait in memory until that works again", self.address, error, self.keep
             )
-        self._in_trouble = True
+        self._failures = min(self._failures + 1, 10)
 
     def _drop_excess(self) -> None:
-        while self._rows and len(self._rows) + len(self._items) > self.keep:
+        while self._rows and len(self._batch) + len(self._rows) + len(self._items) > self.keep:
             self._rows.popleft()
             self.lost += 1
         while len(self._items) > self.keep:
