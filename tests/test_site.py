@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -92,6 +93,12 @@ def test_every_notebook_is_a_lesson_and_can_be_taken_along(site, pages):
 def test_every_command_is_on_its_page_as_it_prints_its_help(pages):
     commands = next(action for action in parser()._actions if hasattr(action, "choices") and action.choices)
     assert [name for name in commands.choices if f"usage: toolkit {name}" not in pages["reference/command.html"]] == []
+
+
+def test_the_first_page_tells_what_every_extra_is_for():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    install = (ROOT / "docs" / "index.md").read_text().partition("## Install")[2]
+    assert [name for name in extras if f"`{name}`" not in install] == []
 
 
 # --- settings --------------------------------------------------------------------------------------------------------------
