@@ -1,4 +1,4 @@
-# make demo | make test | make bench | make notebooks
+# make demo | make test | make bench | make notebooks | make docs
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
@@ -8,7 +8,7 @@ DASHBOARD ?= 1
 PORT ?= 8501
 WORKERS ?= 2
 
-.PHONY: demo test lint types unit notebooks-check notebooks bench lock clean
+.PHONY: demo test lint types unit notebooks-check notebooks docs bench lock clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/toolkit demo
@@ -32,6 +32,9 @@ notebooks-check: $(VENV)/.test
 notebooks: $(VENV)/.test
 	$(BIN)/python scripts/refresh_notebooks.py
 
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
 
@@ -48,7 +51,7 @@ $(VENV)/.npm: tests/foreign/package-lock.json | $(VENV)/.test
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/uv:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with make PYTHON=..."; exit 1; }
@@ -66,5 +69,5 @@ $(VENV)/.agent: $(BIN)/uv
 	@touch $@
 
 $(VENV)/.test: $(BIN)/uv pyproject.toml requirements.lock
-	$(INSTALL) --editable '.[test]'
+	$(INSTALL) --editable '.[test,docs]'
 	@touch $@ $(VENV)/.demo

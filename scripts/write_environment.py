@@ -7,7 +7,22 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = ("dashboard", "notebook", "fast", "redis", "postgres", "vertex", "otel", "sentry", "prometheus", "prices", "dask", "ray", "test")
+EXTRAS = (
+    "dashboard",
+    "notebook",
+    "fast",
+    "redis",
+    "postgres",
+    "vertex",
+    "otel",
+    "sentry",
+    "prometheus",
+    "prices",
+    "dask",
+    "ray",
+    "docs",
+    "test",
+)
 FROM_PYPI = {
     "cohere", "genai-prices", "gguf", "google-genai", "llmock", "nbval", "ollama", "openai", "playwright", "pyreqwest", "ray",
     "replicate", "scipy-stubs", "xllamacpp",

@@ -7,6 +7,7 @@ import sys
 import pandas as pd
 import pytest
 
+from toolkit import monitor
 from toolkit.cli import DEMO_MODELS, DEMO_PROMPTS, main
 from toolkit.client import Client
 from toolkit.monitor.journal import JournalReader
@@ -77,6 +78,12 @@ def test_compare_reads_prompts_from_files_and_writes_rows(capsys, tmp_path):
     (tmp_path / "lines.txt").write_text("one\n\ntwo\n")
     assert main(["compare", "scripted/echo", "--prompts", str(tmp_path / "lines.txt"), "--json"]) == 0
     assert [row["text"] for row in json.loads(capsys.readouterr().out)] == ["one", "two"]
+
+
+def test_a_file_that_rows_can_not_be_written_to_is_told_before_anything_is_asked(capsys, own_home):
+    assert main(["compare", "scripted/echo", "--prompt", "hi", "--out", "rows.xlsx"]) == 2
+    assert ".csv or .parquet" in capsys.readouterr().err
+    assert monitor.calls().empty
 
 
 def test_compare_ends_with_1_when_a_call_failed_and_says_what_to_do(capsys):

@@ -39,7 +39,11 @@ __all__ = [
 ]
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#666666")
+"""Colours that colour-blind readers can tell apart (Okabe and Ito, "Color Universal Design", 2008), with a grey in place of black."""
+
 DASHES = ("solid", "dash", "dot", "dashdot")
+"""Patterns of lines: the second cue."""
+
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x")
 
 _MOST_POINTS = 1_500

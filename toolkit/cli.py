@@ -11,6 +11,7 @@ import string
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -274,11 +275,12 @@ def show_answer(args: argparse.Namespace) -> int:
 
 def show_comparison(args: argparse.Namespace) -> int:
     prompts, template = read_prompt_arguments(args)
+    write_rows = None if args.out is None else rows_writer(args.out)
     result = defaults.compare(
         args.models, prompts, template=template, repeats=args.repeats, concurrency=args.concurrency, name=args.name, **options_of(args)
     )
-    if args.out is not None:
-        write_rows(result, args.out)
+    if write_rows is not None:
+        write_rows(result)
     if args.json:
         return print_rows(result)
     print_side_by_side(result)
@@ -306,14 +308,15 @@ def read_prompt_arguments(args: argparse.Namespace) -> tuple[Any, str | None]:
     return [*args.prompt, *(line for line in lines if line.strip())], args.template
 
 
-def write_rows(result: Any, path: Path) -> None:  # Comparison
-    writers = {
-        ".csv": lambda: result.frame.to_csv(path, index=False),
-        ".parquet": lambda: result.frame.astype({"reference": "str"}).to_parquet(path),
-    }
-    if path.suffix not in writers:
+def rows_writer(path: Path) -> Callable[[Any], None]:  # of a Comparison
+    """Return what writes a comparison's rows to a file; a name it can't write to is told before anything is asked."""
+    if path.suffix == ".csv":
+        return lambda result: result.frame.to_csv(path, index=False)
+    if path.suffix != ".parquet":
         raise ConfigError(f"--out {path}: it ends in .csv or .parquet")
-    writers[path.suffix]()
+    if find_spec("pyarrow") is None:
+        raise ConfigError(f"--out {path} needs pyarrow, which is not installed: pip install 'model-comparison-toolkit[notebook]'")
+    return lambda result: result.frame.astype({"reference": "str"}).to_parquet(path)
 
 
 def show_dashboard(args: argparse.Namespace) -> int:

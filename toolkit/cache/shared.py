@@ -41,3 +41,4 @@ class CacheKeys:
 
 
 cache_keys = CacheKeys()
+"""Names for what goes into these caches."""
