@@ -249,3 +249,13 @@ def test_a_comparison_without_recorded_content_still_has_its_answers(monkeypatch
     assert result.frame["text"].tolist() == ["a secret prompt"]
     row = tk.monitor.calls().iloc[0]
     assert pd.isna(row["text"]) and pd.isna(row["prompt"]) and row["prompt_chars"] == 15
+
+
+def test_what_an_embedded_model_computes_is_its_latency_and_no_stall_of_the_loop():
+    frame = tk.compare(
+        ["embedded/ngram-4"], ["The for statement", "A class is"], repeats=10, max_tokens=60, temperature=0.8, cache=False
+    ).frame
+    alone = tk.generate_text("embedded/ngram-4", "The for statement", max_tokens=60, temperature=0.8, cache=False).timing.latency_s
+    assert frame["loop_stall_s"].max() == 0.0
+    assert frame["latency_s"].median() > alone / 20
+    assert frame["latency_s"].sum() > frame["total_s"].max() / 2

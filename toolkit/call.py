@@ -229,7 +229,7 @@ def ask(
         question=question,
         context=context,
         policy=policy,
-        ledger=Ledger(policy.clock, policy.delays),
+        ledger=Ledger(policy.clock, None if provider.computes_here else policy.delays),
         at=policy.wall(),
         call_id=new_call_id(),
         stream=stream or emit,

@@ -84,6 +84,8 @@ class Provider:
     key_required: ClassVar[bool] = False
     free: ClassVar[bool] = False
     """Whether a call costs nothing (it runs on the user's own machine)."""
+    computes_here: ClassVar[bool] = False
+    """Whether this process works the answers out: what keeps an event loop busy then is the model itself, and its time."""
     first_token_timeout_s: float = DEFAULT_FIRST_TOKEN_TIMEOUT_S
     """How long a stream may go without a token, whatever else it sends; a client sets its own."""
 

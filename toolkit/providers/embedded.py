@@ -55,6 +55,7 @@ class Embedded(ChatCompletions):
     name = "embedded"
     base_url = "http://embedded.invalid/v1"
     free = True
+    computes_here = True
 
     def __init__(self, *, base_url: str | None = None, api_key: ApiKey | None = None, models_dir: Path | None = None) -> None:
         super().__init__(base_url=base_url, api_key=api_key)
