@@ -637,7 +637,7 @@ def test_a_download_that_ends_without_success_is_interrupted(driver, lines):
 
 
 def test_other_providers_say_that_they_do_not_pull(driver):
-    with ChatService().serve() as server, pytest.raises(ConfigError, match="ollama does"):
+    with ChatService().serve() as server, pytest.raises(ConfigError, match="ollama and lmstudio do"):
         asker(driver, CASES[0], server).do("pull_model", "openai_compatible/x")
 
 

@@ -10,6 +10,7 @@ from scipy import stats as scipy_stats
 
 from toolkit import stats
 from toolkit.errors import ConfigError
+from toolkit.stats import paired
 
 NIST_GAUGES = [95.1772, 95.1567, 95.1937, 95.1959, 95.1442, 95.0610, 95.1591, 95.1195, 95.1065, 95.0925, 95.1990, 95.1682]
 SLEEP_DRUG_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -194,7 +195,7 @@ def test_the_walsh_averages_found_by_bisection_are_those_of_brute_force(values, 
     ordered = np.sort(values)
     brute = np.sort(np.add.outer(ordered, ordered)[np.triu_indices(ordered.size)] / 2)
     rank = round(where * (brute.size - 1)) + 1
-    assert stats._bisect_walsh(ordered, rank) == pytest.approx(brute[rank - 1], abs=1e-9)
+    assert paired._bisect_walsh(ordered, rank) == pytest.approx(brute[rank - 1], abs=1e-9)
 
 
 @pytest.mark.parametrize("n", [10, 50, 51, 300])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -22,6 +22,10 @@ from .threads import run_in_threads
 from .warming import WarmUp
 
 __all__ = ["Asker", "arun", "ask_all", "run"]
+
+
+HOLD_S = 0.005
+"""How soon a call that was held back, or a score that others wait for, is looked at again."""
 
 
 class Asker(Protocol):
@@ -38,12 +42,21 @@ class Asker(Protocol):
     def fail(self, error: BaseException) -> None: ...
 
 
-async def ask_all(client: AsyncClient, asker: Asker, *, concurrency: int, cache: CacheMode, stream: bool) -> None:
-    """Ask cell after cell, so many at a time, until there is none left. A failed call is a row; any other error goes to the asker."""
+async def ask_all(
+    client: AsyncClient, asker: Asker, *, concurrency: int, cache: CacheMode, stream: bool, hold: Callable[[], bool] = lambda: False
+) -> None:
+    """Ask cell after cell, so many at a time, until there is none left. A failed call is a row; any other error goes to the asker.
+
+    While ``hold`` says so, no further call is begun.
+    """
 
     async def work() -> None:
         try:
-            while (cell := asker.next_cell()) is not None:
+            while True:
+                while hold():
+                    await asyncio.sleep(HOLD_S)
+                if (cell := asker.next_cell()) is None:
+                    return
                 await ask_cell(client, asker, cell, cache, stream)
         except Exception as exc:  # noqa: BLE001 - it stops the whole run, and the others may end their calls
             asker.fail(exc)
@@ -57,7 +70,7 @@ async def ask_run(client: AsyncClient, state: Run, *, concurrency: int, cache: C
     """Ask the warm-up calls of a run, then its cells."""
     if state.warmup:
         await ask_all(client, WarmUp(state.warmup, state), concurrency=concurrency, cache=False, stream=stream)
-    await ask_all(client, state, concurrency=concurrency, cache=cache, stream=stream)
+    await ask_all(client, state, concurrency=concurrency, cache=cache, stream=stream, hold=lambda: state.behind)
 
 
 async def ask_cell(client: AsyncClient, asker: Asker, cell: Cell, cache: CacheMode, stream: bool) -> None:
@@ -135,7 +148,7 @@ def run(client: Client, state: Run, *, concurrency: int, cache: CacheMode, strea
 
     thread = LoopThread(ask(), threads=at_a_time)
     try:
-        while not thread.wait(0 if state.waiting else TICK_S):
+        while not thread.wait(0 if state.waiting else HOLD_S if state.decides_by_score else TICK_S):
             state.score_waiting(time.monotonic() + TICK_S)
             watch(state)
         state.score_waiting()
@@ -162,7 +175,7 @@ async def arun(client: AsyncClient, state: Run, *, concurrency: int, cache: Cach
     try:
         # A rule's stop lets the calls under way end, the user's does not.
         while not asking.done() and (not state.stopped or state.stopped_because is not None or state.fatal is not None):
-            await asyncio.wait([asking], timeout=TICK_S)
+            await asyncio.wait([asking], timeout=HOLD_S if state.decides_by_score else TICK_S)
             if state.waiting:  # in a thread: scorers may take long, and this is the loop that calls are measured on
                 await asyncio.to_thread(state.score_waiting, time.monotonic() + TICK_S)
             watch(state)

@@ -23,6 +23,9 @@ __all__ = ["JOIN_S", "TICK_S", "Rule", "Run", "Watcher"]
 TICK_S = 0.1
 """How often a waiting cell looks up: an interrupt is not seen in between (ipykernel issues 881 and 1239)."""
 
+BACKLOG = 8
+"""Answers that may wait for scores that can end the run."""
+
 JOIN_S = 0.3
 """How long an interrupted run waits for calls that are just ending."""
 
@@ -149,6 +152,16 @@ class Run:
     def waiting(self) -> bool:
         """Whether answers wait for the scorers."""
         return bool(self._unscored)
+
+    @property
+    def decides_by_score(self) -> bool:
+        """Whether a score can end the run, so that asking should not run far ahead of it."""
+        return self.until_metric in self.scorers
+
+    @property
+    def behind(self) -> bool:
+        """Whether the next call had better wait for the scores of earlier ones: they may make it needless."""
+        return self.decides_by_score and not self.stopped and len(self._unscored) >= BACKLOG
 
     def score_waiting(self, until: float = math.inf) -> None:
         """Let the scorers judge the answers that wait for them, as far as they come by a time of ``time.monotonic``."""
