@@ -6,6 +6,7 @@ import re
 
 import nbformat
 import pytest
+
 from toolkit.monitor.redaction import redact_text
 
 ROOT = pathlib.Path(__file__).parents[1]
