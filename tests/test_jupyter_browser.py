@@ -229,7 +229,7 @@ def reopen_without_kernel(page: Page, lab: Lab, path: Path) -> None:
     leave(page)
     lab.stop_kernels()
     open_path(page, "reopened.ipynb")
-    page.get_by_role("button", name="No Kernel").click()
+    page.locator(".jp-Dialog").get_by_role("button", name="No Kernel").click()
 
 
 def done_now(page: Page) -> int:
