@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 
@@ -77,6 +78,9 @@ class Lab:
             said.append(self.process.stderr.readline())
             assert said[-1], f"JupyterLab ended: {''.join(said)}"
         self.url = found[1]
+        # Nobody reads the rest, and a server whose pipe is full stands still.
+        self.drain = threading.Thread(target=self.process.stderr.read, daemon=True)
+        self.drain.start()
 
     def write(self, name: str, *cells: str) -> Path:
         path = self.folder / name
@@ -96,8 +100,8 @@ class Lab:
     def stop(self) -> None:
         self.stop_kernels()
         self.process.terminate()
-        self.process.stderr.read()
         self.process.wait(timeout=20)
+        self.drain.join()
         self.process.stderr.close()
 
 
