@@ -6,13 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbconvert import HTMLExporter
-from playwright.sync_api import Locator, Page, TimeoutError, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 pytestmark = pytest.mark.browser
 
@@ -39,6 +40,7 @@ hostile = script(EVIL, lambda prompt, body: Answer("<img src=x onerror=document.
 prompts = [f"case {i}" for i in range(30)]
 """
 GIVEN_UP = "widget model not found"  # see reload_with_widgets; a page that lacks a widget fails by what it should show
+PATIENCE_MS = 60_000  # a machine with other work; nothing is waited for longer than it takes
 NAMES = re.compile("falcon|tortoise|scripted", re.IGNORECASE)
 
 
@@ -76,6 +78,9 @@ class Lab:
             said.append(self.process.stderr.readline())
             assert said[-1], f"JupyterLab ended: {''.join(said)}"
         self.url = found[1]
+        # Nobody reads the rest, and a server whose pipe is full stands still.
+        self.drain = threading.Thread(target=self.process.stderr.read, daemon=True)
+        self.drain.start()
 
     def write(self, name: str, *cells: str) -> Path:
         path = self.folder / name
@@ -84,16 +89,19 @@ class Lab:
         nbformat.write(book, path)
         return path
 
-    def stop_kernels(self) -> None:
+    def sessions(self) -> list[str]:
         with urllib.request.urlopen(f"{self.url}/api/sessions") as answer:
-            for session in json.load(answer):
-                urllib.request.urlopen(urllib.request.Request(f"{self.url}/api/sessions/{session['id']}", method="DELETE"))
+            return [session["id"] for session in json.load(answer)]
+
+    def stop_kernels(self) -> None:
+        for session in self.sessions():
+            urllib.request.urlopen(urllib.request.Request(f"{self.url}/api/sessions/{session}", method="DELETE")).close()
 
     def stop(self) -> None:
         self.stop_kernels()
         self.process.terminate()
-        self.process.stderr.read()
         self.process.wait(timeout=20)
+        self.drain.join()
         self.process.stderr.close()
 
 
@@ -105,32 +113,72 @@ def lab(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def context():
+def window():
+    """One window for all tests: what a browser learns about JupyterLab's megabytes of script is learnt once."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium.new_context(viewport={"width": 1500, "height": 1100})
+        page = chromium.new_page(viewport={"width": 1500, "height": 1100}, reduced_motion="reduce")
+        page.set_default_timeout(PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
+        yield page
         chromium.close()
 
 
 @pytest.fixture
-def page(context, lab):
-    """A fresh page; whatever the browser complains of, or asks another machine for, fails the test."""
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    expect.set_options(timeout=30_000)
+def page(window, lab):
+    """The window; whatever the browser complains of, or asks another machine for, fails the test."""
     complaints, strangers = [], []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(f"{error}"))
     ours = (lab.url, lab.url.replace("http", "ws"), "data:", "blob:")
-    page.on("request", lambda request: None if request.url.startswith(ours) else strangers.append(request.url))
-    yield page
-    page.close()
+
+    def listen(message):
+        if message.type == "error":
+            complaints.append(message.text)
+
+    def fail(error):
+        complaints.append(f"{error}")
+
+    def watch(request):
+        if not request.url.startswith(ours):
+            strangers.append(request.url)
+
+    listeners = {"console": listen, "pageerror": fail, "request": watch}
+    for event, listener in listeners.items():
+        window.on(event, listener)
+    yield window
+    leave(window)
+    lab.stop_kernels()
+    for event, listener in listeners.items():
+        window.remove_listener(event, listener)
     assert [complaint for complaint in complaints if GIVEN_UP not in complaint] == []
     assert strangers == []
 
 
+def leave(page: Page) -> None:
+    """Close what is open, whatever state it is in."""
+    page.evaluate("() => { for (const one of [...window.jupyterapp?.shell.widgets('main') ?? []]) one.dispose() }")
+
+
 def open_notebook(page: Page, lab: Lab, name: str) -> None:
+    """Open a notebook in a page that is loaded anew."""
     page.goto(f"{lab.url}/doc/tree/{name}")
+    wait_for_kernel(page)
+
+
+def open_here(page: Page, lab: Lab, name: str) -> None:
+    """Open a notebook in the page that is there, if one is: loading JupyterLab again costs seconds."""
+    if not page.evaluate("() => 'jupyterapp' in window"):
+        open_notebook(page, lab, name)
+        return
+    leave(page)
+    open_path(page, name)
+    wait_for_kernel(page)
+
+
+def open_path(page: Page, name: str) -> None:
+    page.evaluate("path => { window.jupyterapp.commands.execute('docmanager:open', { path, factory: 'Notebook' }) }", name)
+
+
+def wait_for_kernel(page: Page) -> None:
     page.locator(".jp-Notebook .jp-Cell").first.wait_for()
     page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
 
@@ -168,14 +216,24 @@ def outputs(path: Path, cell: int) -> list:
 
 def reload_with_widgets(page: Page, there: Locator) -> None:
     """Load the page again. Where the kernel takes long to answer, JupyterLab gives its widgets up; then once more helps a person too."""
+    given_up = page.get_by_text("Error displaying widget")
     for _ in range(4):
         page.reload()
-        page.locator(".jp-Notebook .jp-OutputArea-output").first.wait_for()
-        try:
-            there.wait_for(timeout=10_000)
-        except TimeoutError:
-            continue
-        return
+        wait_for_kernel(page)
+        there.or_(given_up).first.wait_for()
+        if there.is_visible():
+            return
+
+
+def reopen_without_kernel(page: Page, lab: Lab, path: Path) -> None:
+    """Open what was saved as a reader does who has no kernel for it: the copy names none, and none is chosen."""
+    book = nbformat.read(path, as_version=4)
+    book.metadata.clear()
+    nbformat.write(book, path.with_name("reopened.ipynb"))
+    leave(page)
+    lab.stop_kernels()
+    open_path(page, "reopened.ipynb")
+    page.locator(".jp-Dialog").get_by_role("button", name="No Kernel").click()
 
 
 def done_now(page: Page) -> int:
@@ -186,10 +244,10 @@ def test_the_table_moves_stop_works_and_the_saved_file_shows_what_was_finished(p
     path = lab.write(
         "live.ipynb",
         "import toolkit as tk, lesson",
-        "result = await tk.acompare(lesson.models, lesson.prompts, concurrency=4)",
+        "prompts = [f'case {i}' for i in range(500)]  # more than anybody waits for\nresult = await tk.acompare(lesson.models, prompts, concurrency=4)",
         "print('kept', len(result), 'missing', result.missing)",
     )
-    open_notebook(page, lab, path.name)
+    open_here(page, lab, path.name)
     run_all(page)
     stop = page.get_by_role("button", name="Stop", exact=True)
     stop.wait_for()
@@ -198,30 +256,30 @@ def test_the_table_moves_stop_works_and_the_saved_file_shows_what_was_finished(p
     page.wait_for_function(
         "first => [...document.querySelectorAll('progress')].reduce((sum, bar) => sum + bar.value, 0) > first", arg=first
     )
-    assert page.locator(".tk-voice[role=status][aria-live=polite]").inner_text().endswith("calls are done")
+    expect(page.locator(".tk-voice[role=status][aria-live=polite]")).to_have_text(re.compile("calls are done$"))
     stop.focus()
     page.keyboard.press("Enter")
     ended(page, 3)
     kept, missing = map(int, re.search(r"kept (\d+) missing (\d+)", page.locator(".jp-OutputArea").last.inner_text()).groups())
     assert kept >= first > 0
-    assert missing > 0 and kept + missing == 60
+    assert missing > 0 and kept + missing == 1000
     expect(page.get_by_text(re.compile("stopped, what is finished is kept"))).to_be_visible()
     save(page)
     (output,) = outputs(path, 1)
     assert set(output.data) == {"text/html", "text/plain"}
     published, _ = HTMLExporter().from_filename(str(path))
     assert "stopped, what is finished is kept" in published and "widget-view" not in published
-    lab.stop_kernels()
-    page.goto(f"{lab.url}/doc/tree/{path.name}?reset")
+    reopen_without_kernel(page, lab, path)
     expect(page.get_by_text(re.compile("stopped, what is finished is kept"))).to_be_visible()
     assert done_now(page) == kept
     assert page.get_by_text("Error displaying widget").count() == 0
+    assert lab.sessions() == []
 
 
 def test_the_compare_notebook_runs_from_top_to_bottom(page, lab):
     path = lab.folder / "02_compare.ipynb"
     cells = nbformat.read(path, as_version=4).cells
-    open_notebook(page, lab, path.name)
+    open_here(page, lab, path.name)
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
     run_all(page)
     ended(page, sum(cell.cell_type == "code" for cell in cells))
@@ -239,7 +297,7 @@ def test_the_playground_streams_while_the_cell_is_free_and_keeps_the_good_ones(p
         "print('while running:', play.running)",
         "print(play.comparison())",
     )
-    open_notebook(page, lab, path.name)
+    open_here(page, lab, path.name)
     run(page, 0)
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.get_by_text("Swift words on case 1.")).to_be_visible()

@@ -86,6 +86,48 @@ def test_an_interrupt_in_the_middle_of_a_comparison_returns_what_is_finished(ker
     assert (text.strip(), error) == ("['ok', 'ok', 'ok'] True", None)
 
 
+NAPS = """
+import os, signal, threading, time
+
+class Naps(threading.Thread):
+    count = 0
+
+    def run(self):
+        while True:
+            time.sleep(0.01)
+            self.count += 1
+
+naps, three = Naps(daemon=True), threading.Event()
+naps.start()
+
+def press():
+    three.wait()
+    naps.pressed = naps.count
+    os.kill(os.getpid(), signal.SIGINT)
+
+def tell(run):
+    if len(run.done) == 3:
+        three.set()
+"""
+
+
+def test_an_interrupt_is_obeyed_within_half_a_second(kernel):
+    """By a clock that is as slow as the machine: it counts naps of ten milliseconds, of which half a second holds fifty at most."""
+    _, client = kernel
+    assert run(client, SLOW + NAPS) == ("", None)
+    for call in ("tk.compare", "await tk.acompare"):
+        code = (
+            "three.clear()\nthreading.Thread(target=press).start()\n"
+            f"result = {call}(['scripted/some'], list('abcdef'), concurrency=6, cache=False, resume=False, progress=tell)\n"
+            "print(result.missing, naps.count - naps.pressed)"
+        )
+        text, error = run(client, code)
+        assert error is None
+        missing, waited = map(int, text.split())
+        assert missing == 3
+        assert waited <= 50, call
+
+
 def shown_by(client, code):
     """What a cell displayed, display by display, in the order it came: lists of MIME bundles."""
     message_id, displays = client.execute(code), {}

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from .client import AsyncClient, Client, Options
@@ -470,6 +471,7 @@ def begin(
 ) -> Run:
     if not isinstance(concurrency, int) or concurrency < 1:
         raise ConfigError(f"concurrency={concurrency!r}: at least one call at a time")
+    import_module(f"{__package__}.comparison.comparison")  # pandas takes half a second to load: not after an interrupt
     state = Run(
         plan=plan if former is None or order_seed is not None else replace(plan, order_seed=former.order_seed),
         run_id=uuid.uuid4().hex[:16] if former is None else former.run_id,
