@@ -35,6 +35,7 @@ from .timing import Ledger, LoopDelays
 from .types import CacheMode, ChatRequest, Completion, ImageReply, ImageRequest, ImageResult, Kept, Provenance, Reply, StreamEvent, Timing
 from .wire.limiter import Limiter
 from .wire.retry import Retry
+from .wire.size import TooLargeError
 from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Sleep, Steps, T
 
 __all__ = ["ChatQuestion", "ImageQuestion", "Policy", "Question", "ask", "exchange"]
@@ -522,6 +523,8 @@ def translated(error: Exception, provider: Provider, model: str | None) -> Provi
     elif isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
         ours = UnreachableError(f"the address of {provider.name}, {where}, can't be used ({why})", **facts)
         ours.retryable = False
+    elif isinstance(error, TooLargeError):
+        ours = ReplyError(f"the answer of {provider.name} at {where} was not read to its end: {why}", **facts)
     elif isinstance(error, httpx.DecodingError):
         ours = ReplyError(f"{provider.name} at {where} sent bytes that can't be decoded ({why})", **facts)
     else:

@@ -33,6 +33,7 @@ REQUEST_IDS = ("apim-request-id", "x-request-id", "request-id", "x-generation-id
 DEFAULT_TIMEOUT_S = 600.0
 DEFAULT_FIRST_TOKEN_TIMEOUT_S = 300.0
 LONGEST_CONNECT_S = 10.0
+LONGEST_ERROR_BYTES = 65_536
 
 
 class Reader(Protocol):
@@ -221,8 +222,8 @@ class Provider:
             return response
         if stream:
             body = b""
-            while (chunk := (yield Read(response))) is not None:
-                body += chunk if len(body) < 65_536 else b""
+            while len(body) < LONGEST_ERROR_BYTES and (chunk := (yield Read(response))) is not None:
+                body += chunk
             response = httpx.Response(response.status_code, headers=without_framing(response.headers), content=body)
         raise self.read_error(response, model)
 

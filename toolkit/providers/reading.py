@@ -15,7 +15,7 @@ import httpx
 from ..errors import ProviderError, ReplyError, StreamInterrupted
 from ..types import NO_USAGE, ChatRequest, EventKind, FinishReason, Reply, StreamEvent, TokenLogprob, ToolCall
 from ..wire.fastjson import loads
-from ..wire.stream import MAX_EVENT_BYTES, Surrogates, paired
+from ..wire.stream import MAX_EVENT_BYTES, MAX_STREAM_BYTES, Surrogates, paired
 from .base import Provider, message_of
 
 __all__ = ["Decoder", "StreamReader", "ToolCalls", "count", "fields_of", "number", "objects", "read_json", "read_logprobs", "words"]
@@ -64,7 +64,7 @@ class StreamReader(ABC, Generic[ItemT]):
         self._pieces: dict[EventKind, list[str]] = {"text": [], "reasoning": []}
         self._halves = {"text": Surrogates(), "reasoning": Surrogates()}
         self._unread: list[bytes] | None = []  # everything, as long as none of it could be read
-        self._unread_bytes = 0
+        self._fed_bytes = 0
         self._broken: bytes | None = None  # the first thing that should have been an object and can't be read
         self._closing = False
 
@@ -94,6 +94,10 @@ class StreamReader(ABC, Generic[ItemT]):
         """Take the next bytes; return the events they complete. Never raises: see ``failure``."""
         events: list[StreamEvent] = []
         if self.failure is not None or self.done:
+            return events
+        self._fed_bytes += len(chunk)
+        if self._fed_bytes > MAX_STREAM_BYTES:
+            self.fail(self.provider.bad_reply(f"the stream is longer than {MAX_STREAM_BYTES} bytes", self.request, 200))
             return events
         if self._unread is not None:
             self._keep_unread(chunk)
@@ -134,8 +138,7 @@ class StreamReader(ABC, Generic[ItemT]):
                 return
 
     def _keep_unread(self, chunk: bytes) -> None:
-        self._unread_bytes += len(chunk)
-        if self._unread is not None and self._unread_bytes <= MAX_EVENT_BYTES:
+        if self._unread is not None and self._fed_bytes <= MAX_EVENT_BYTES:
             self._unread.append(chunk)
 
     def _read_rest(self) -> None:

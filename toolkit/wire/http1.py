@@ -161,8 +161,8 @@ class ResponseParser:
     def _length(self) -> int:
         told = {part.strip() for name, value in self.headers if name.lower() == b"content-length" for part in value.split(b",")}
         length = told.pop()
-        if told or not length.isdigit():
-            raise httpx.RemoteProtocolError("the response tells two lengths, or one that is no number")
+        if told or not length.isdigit() or len(length) > 18:
+            raise httpx.RemoteProtocolError("the response tells two lengths, or one that can't be")
         return int(length)
 
     # --- body --------------------------------------------------------------------------------------------------------
