@@ -33,6 +33,7 @@ from .pricing import Price, cost_of
 from .providers.base import DEFAULT_TIMEOUT_S, Provider, Reader
 from .timing import Ledger, LoopDelays
 from .types import CacheMode, ChatRequest, Completion, ImageReply, ImageRequest, ImageResult, Kept, Provenance, Reply, StreamEvent, Timing
+from .wire.fastjson import check_depth
 from .wire.limiter import Limiter
 from .wire.retry import Retry
 from .wire.size import TooLargeError
@@ -124,7 +125,9 @@ class ChatQuestion:
         if self.request.schema is None or reply.finish_reason == "tool_calls":
             return None
         try:
-            return self.read(reply.text)
+            parsed = self.read(reply.text)
+            check_depth(parsed)
+            return parsed
         except (ValueError, RecursionError) as exc:
             model, why = self.request.model, "it was cut by max_tokens" if reply.finish_reason == "length" else str(exc)
             raise ReplyError(

@@ -18,6 +18,7 @@ from .. import errors, settings
 from ..keys import Wire
 from ..pricing import LOCAL, Price
 from ..types import ChatRequest, Health, ImageReply, ImageRequest, ModelInfo, PullProgress, Reply, StreamEvent, Usage
+from ..wire.fastjson import loads
 from ..wire.retry import read_retry_after
 from ..wire.steps import Read, Send, Steps
 from ..wire.stream import paired
@@ -404,8 +405,8 @@ def message_of(body: str) -> str:
 def body_data(body: str) -> Any:  # any JSON
     """The JSON of an error body; the sentence in it where it is a page or plain text."""
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
+        return loads(body)
+    except ValueError:
         return page_title(body) if "<" in body[:200] else body.strip()[:BODY_IN_MESSAGES]
 
 

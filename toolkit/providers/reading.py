@@ -124,8 +124,6 @@ class StreamReader(ABC, Generic[ItemT]):
         self._closing = True
         if self.failure is None and not self.done:
             self._read_rest()
-        for kind in ("reasoning", "text"):
-            self.add(kind, self._halves[kind].close(), self.tail)
         self._judge()
         if self.failure is not None:
             raise self.failure
@@ -168,7 +166,9 @@ class StreamReader(ABC, Generic[ItemT]):
             self.fail(self.provider.bad_reply(f"the stream holds no answer but {described(body)}", self.request, 200))
 
     def _judge(self) -> None:
-        """Decide whether what came is a whole answer; where it is not, set ``failure``."""
+        """All has come: decide whether that is a whole answer; where it is not, set ``failure``."""
+        for kind in ("reasoning", "text"):
+            self.add(kind, self._halves[kind].close(), self.tail)
         if self.failure is not None:
             return
         if self.finish is None and not self.done:
