@@ -22,7 +22,9 @@ ROOT = Path(toolkit.__file__).parents[1]
 
 def run(script, url, home, *arguments):
     environment = {**os.environ, "TOOLKIT_HOME": str(home), "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", script, url, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", script, url, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=120
+    )
 
 
 FULL = """

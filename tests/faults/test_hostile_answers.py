@@ -11,8 +11,7 @@ import pytest
 
 from servers.http import CUT, Answer, json_answer
 from test_providers_contract import CASES, TEXT, Loop, Threads, ask
-from toolkit import Client
-from toolkit.errors import ProviderError, ReplyError, ServerError, StreamInterrupted, UnreachableError
+from toolkit.errors import ProviderError, ReplyError, ServerError, UnreachableError
 from toolkit.types import Completion
 from toolkit.wire.size import MAX_ANSWER_BYTES
 from toolkit.wire.stream import MAX_EVENT_BYTES, MAX_STREAM_BYTES

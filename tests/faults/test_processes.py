@@ -5,7 +5,6 @@ import dataclasses
 import gc
 import json
 import multiprocessing
-import os
 import threading
 from pathlib import Path
 
@@ -187,10 +186,11 @@ def test_a_call_cancelled_by_the_end_of_its_loop_leaves_the_client_usable():
 
 # --- pages -----------------------------------------------------------------------------------------------------------------------------
 
+
 def held():
     """Open files and threads."""
     gc.collect()
-    return len(os.listdir("/proc/self/fd")), threading.active_count()
+    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
 
 APP = Path(dashboard.__file__).with_name("app.py")

@@ -17,7 +17,7 @@ FAULTS = """
 
 
 @lru_cache
-def tests_in(path):
+def functions_of(path):
     """The functions of a file that pytest collects."""
     tree = ast.parse((ROOT / path).read_text("utf-8"))
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")}
@@ -29,7 +29,7 @@ PROMISED = sorted({found for page in PAGES for found in NAMED.findall(page.read_
 @pytest.mark.parametrize(("path", "name"), PROMISED, ids="::".join)
 def test_a_test_that_a_page_names_is_there(path, name):
     assert Path(path).name.startswith("test_")
-    assert name in tests_in(path)
+    assert name in functions_of(path)
 
 
 def rows():
