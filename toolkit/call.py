@@ -33,8 +33,10 @@ from .pricing import Price, cost_of
 from .providers.base import DEFAULT_TIMEOUT_S, Provider, Reader
 from .timing import Ledger, LoopDelays
 from .types import CacheMode, ChatRequest, Completion, ImageReply, ImageRequest, ImageResult, Kept, Provenance, Reply, StreamEvent, Timing
+from .wire.fastjson import check_depth
 from .wire.limiter import Limiter
 from .wire.retry import Retry
+from .wire.size import TooLargeError
 from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Sleep, Steps, T
 
 __all__ = ["ChatQuestion", "ImageQuestion", "Policy", "Question", "ask", "exchange"]
@@ -123,7 +125,9 @@ class ChatQuestion:
         if self.request.schema is None or reply.finish_reason == "tool_calls":
             return None
         try:
-            return self.read(reply.text)
+            parsed = self.read(reply.text)
+            check_depth(parsed)
+            return parsed
         except (ValueError, RecursionError) as exc:
             model, why = self.request.model, "it was cut by max_tokens" if reply.finish_reason == "length" else str(exc)
             raise ReplyError(
@@ -522,6 +526,8 @@ def translated(error: Exception, provider: Provider, model: str | None) -> Provi
     elif isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
         ours = UnreachableError(f"the address of {provider.name}, {where}, can't be used ({why})", **facts)
         ours.retryable = False
+    elif isinstance(error, TooLargeError):
+        ours = ReplyError(f"the answer of {provider.name} at {where} was not read to its end: {why}", **facts)
     elif isinstance(error, httpx.DecodingError):
         ours = ReplyError(f"{provider.name} at {where} sent bytes that can't be decoded ({why})", **facts)
     else:

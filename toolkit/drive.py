@@ -18,6 +18,7 @@ from .cache.tiers import ResponseCache
 from .transports import AsyncTransports, LoopTransport, ThreadTransports, origin_of
 from .types import Kept
 from .wire.patience import AsyncPunctualStream, Deadline, PunctualStream, hurried, limit_reads, read_limit
+from .wire.size import AsyncBoundedStream, BoundedStream, async_body, body
 from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Send, Sleep, Steps, T, Work
 
 __all__ = ["AsyncDriver", "LoopWatch", "ThreadDriver"]
@@ -32,11 +33,6 @@ class InProcess(Protocol):
     """Gives the transport of a provider that answers in this process, by host."""
 
     def __call__(self, host: str) -> Any: ...  # a sync and an async transport at once: no common type
-
-
-def whole_stream(response: httpx.Response) -> bool:
-    """Whether the bytes of a stream can be taken as they come, without a decoder in between."""
-    return "content-encoding" not in response.headers
 
 
 # --- threads -------------------------------------------------------------------------------------------------------------
@@ -170,13 +166,13 @@ class Hands:
             with hurried(step.request, step.within_s):
                 response = self.response = self.exchange(step)
             self.read_limit_s, self.within_s = read_limit(step.request), step.within_s
-            self.chunks = iter(response.stream if whole_stream(response) else response.iter_bytes())  # type: ignore[arg-type]
+            self.chunks = iter(body(response))
             return response
         deadline = Deadline(self.driver.clock, read_limit(step.request))
         response = self.exchange(step)
-        if not response.is_closed:
-            response.stream = PunctualStream(response.stream, deadline)  # type: ignore[arg-type]
         try:
+            if not response.is_closed:
+                response.stream = PunctualStream(BoundedStream(body(response)), deadline)
             response.read()
         finally:
             response.close()
@@ -437,13 +433,13 @@ class AsyncHands:
             with hurried(step.request, step.within_s):
                 response = self.response = await self.exchange(step)
             self.read_limit_s, self.within_s = read_limit(step.request), step.within_s
-            self.chunks = aiter(response.stream if whole_stream(response) else response.aiter_bytes())  # type: ignore[arg-type]
+            self.chunks = aiter(async_body(response))
             return response
         deadline = Deadline(self.driver.clock, read_limit(step.request))
         response = await self.exchange(step)
-        if not response.is_closed:
-            response.stream = AsyncPunctualStream(response.stream, deadline)  # type: ignore[arg-type]
         try:
+            if not response.is_closed:
+                response.stream = AsyncPunctualStream(AsyncBoundedStream(async_body(response)), deadline)
             await response.aread()
         finally:
             await response.aclose()

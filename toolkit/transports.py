@@ -11,6 +11,7 @@ asyncio pool gets slow by the square of its connections, so a loop has several o
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import threading
 import weakref
@@ -56,6 +57,13 @@ class Routes:
         self.offline = settings.offline()
         self._proxies: dict[Address, str | None] = {}
         self._fast_client: Any = None  # a Rust client, which threads may share
+        self.forked = False
+        ROUTES.add(self)
+
+    def begin_afresh(self) -> None:
+        """Forget, in a forked child, what belongs to its parent: on the parent's connections it would get the parent's answers."""
+        self.tls.lock = threading.Lock()
+        self.forked = True  # the threads of the Rust client are the parent's too, and its memory can't do without them
 
     def fast_client(self) -> Any:
         """Return the client that all threads' ``fast`` transports share: making one costs 10 ms."""
@@ -74,6 +82,8 @@ class Routes:
         return self._proxies[address]
 
 
+ROUTES: weakref.WeakSet[Routes] = weakref.WeakSet()
+
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For plain http: making a transport without it would read the certificates."""
 
@@ -83,9 +93,9 @@ def make_sync(choice: TransportChoice, routes: Routes, url: httpx.URL, proxy: st
         made = choice()
         assert isinstance(made, httpx.BaseTransport), "transport= must make an httpx.BaseTransport"
         return made
-    if choice == "fast" and proxy is None:
+    if choice == "fast" and proxy is None and not routes.forked:
         return fast_transports().SyncHttpxTransport(routes.fast_client(), close_client=False)  # type: ignore[no-any-return]
-    if choice == "own" and proxy is None:
+    if choice in ("own", "fast") and proxy is None:
         return SocketTransport(routes.tls.context)
     verify = routes.tls.context() if url.scheme == "https" or proxy else NO_TLS
     return httpx.HTTPTransport(verify=verify, proxy=proxy)
@@ -96,9 +106,9 @@ def make_async(choice: TransportChoice, routes: Routes, url: httpx.URL, proxy: s
         made = choice()
         assert isinstance(made, httpx.AsyncBaseTransport), "transport= must make an httpx.AsyncBaseTransport"
         return made
-    if choice == "fast" and proxy is None:
+    if choice == "fast" and proxy is None and not routes.forked:
         return fast_transports().HttpxTransport()  # type: ignore[no-any-return]
-    if choice == "own" and proxy is None:
+    if choice in ("own", "fast") and proxy is None:
         return LoopSocketTransport(routes.tls.context)
     verify = routes.tls.context() if url.scheme == "https" or proxy else NO_TLS
     limits = httpx.Limits(max_connections=POOL_SIZE, max_keepalive_connections=POOL_SIZE)
@@ -129,6 +139,12 @@ class ThreadTransports:
         self.choice = choice
         self._mine = threading.local()
         self._all: weakref.WeakSet[httpx.BaseTransport] = weakref.WeakSet()
+        THREADED.add(self)
+
+    def begin_afresh(self) -> None:
+        """Forget the connections of the parent, in a forked child."""
+        self._mine = threading.local()
+        self._all = weakref.WeakSet()
 
     def get(self, url: httpx.URL, *, fresh: bool = False) -> ThreadTransport:
         """Return this thread's transport for an address; ``fresh`` replaces it by one without old connections."""
@@ -168,13 +184,21 @@ class AsyncTransports:
     def take(self, url: httpx.URL, *, fresh: bool = False) -> LoopTransport:
         """Take a place in a pool of the running loop; give it back with ``give_back``."""
         proxy = self.routes.proxy(url)
-        pools = self._loops.setdefault(asyncio.get_running_loop(), {}).setdefault((url.scheme, proxy), [])
+        loop = asyncio.get_running_loop()
+        if loop not in self._loops:
+            self._forget_ended()
+        pools = self._loops.setdefault(loop, {}).setdefault((url.scheme, proxy), [])
         pool = None if fresh else next((pool for pool in pools if pool.in_flight < POOL_SIZE), None)
         if pool is None:
             pool = LoopTransport(make_async(self._choice, self.routes, url, proxy))
             pools.append(pool)
         pool.in_flight += 1
         return pool
+
+    def _forget_ended(self) -> None:
+        """Let go of the connections of loops that are closed; each holds on to its loop, so they would stay for ever."""
+        for loop in [loop for loop in self._loops if loop.is_closed()]:
+            del self._loops[loop]
 
     @staticmethod
     def give_back(pool: LoopTransport) -> None:
@@ -185,3 +209,17 @@ class AsyncTransports:
         for pools in self._loops.pop(asyncio.get_running_loop(), {}).values():
             for pool in pools:
                 await pool.transport.aclose()
+
+
+THREADED: weakref.WeakSet[ThreadTransports] = weakref.WeakSet()
+
+
+def _begin_afresh() -> None:
+    for routes in list(ROUTES):
+        routes.begin_afresh()
+    for transports in list(THREADED):
+        transports.begin_afresh()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_afresh)

@@ -18,6 +18,7 @@ from .. import errors, settings
 from ..keys import Wire
 from ..pricing import LOCAL, Price
 from ..types import ChatRequest, Health, ImageReply, ImageRequest, ModelInfo, PullProgress, Reply, StreamEvent, Usage
+from ..wire.fastjson import loads
 from ..wire.retry import read_retry_after
 from ..wire.steps import Read, Send, Steps
 from ..wire.stream import paired
@@ -33,6 +34,7 @@ REQUEST_IDS = ("apim-request-id", "x-request-id", "request-id", "x-generation-id
 DEFAULT_TIMEOUT_S = 600.0
 DEFAULT_FIRST_TOKEN_TIMEOUT_S = 300.0
 LONGEST_CONNECT_S = 10.0
+LONGEST_ERROR_BYTES = 65_536
 
 
 class Reader(Protocol):
@@ -223,8 +225,8 @@ class Provider:
             return response
         if stream:
             body = b""
-            while (chunk := (yield Read(response))) is not None:
-                body += chunk if len(body) < 65_536 else b""
+            while len(body) < LONGEST_ERROR_BYTES and (chunk := (yield Read(response))) is not None:
+                body += chunk
             response = httpx.Response(response.status_code, headers=without_framing(response.headers), content=body)
         raise self.read_error(response, model)
 
@@ -405,8 +407,8 @@ def message_of(body: str) -> str:
 def body_data(body: str) -> Any:  # any JSON
     """The JSON of an error body; the sentence in it where it is a page or plain text."""
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
+        return loads(body)
+    except ValueError:
         return page_title(body) if "<" in body[:200] else body.strip()[:BODY_IN_MESSAGES]
 
 

@@ -15,7 +15,7 @@ import httpx
 from ..errors import ProviderError, ReplyError, StreamInterrupted
 from ..types import NO_USAGE, ChatRequest, EventKind, FinishReason, Reply, StreamEvent, TokenLogprob, ToolCall
 from ..wire.fastjson import loads
-from ..wire.stream import MAX_EVENT_BYTES, Surrogates, paired
+from ..wire.stream import MAX_EVENT_BYTES, MAX_STREAM_BYTES, Surrogates, paired
 from .base import Provider, message_of
 
 __all__ = ["Decoder", "StreamReader", "ToolCalls", "count", "fields_of", "number", "objects", "read_json", "read_logprobs", "words"]
@@ -64,7 +64,7 @@ class StreamReader(ABC, Generic[ItemT]):
         self._pieces: dict[EventKind, list[str]] = {"text": [], "reasoning": []}
         self._halves = {"text": Surrogates(), "reasoning": Surrogates()}
         self._unread: list[bytes] | None = []  # everything, as long as none of it could be read
-        self._unread_bytes = 0
+        self._fed_bytes = 0
         self._broken: bytes | None = None  # the first thing that should have been an object and can't be read
         self._closing = False
 
@@ -95,6 +95,10 @@ class StreamReader(ABC, Generic[ItemT]):
         events: list[StreamEvent] = []
         if self.failure is not None or self.done:
             return events
+        self._fed_bytes += len(chunk)
+        if self._fed_bytes > MAX_STREAM_BYTES:
+            self.fail(self.provider.bad_reply(f"the stream is longer than {MAX_STREAM_BYTES} bytes", self.request, 200))
+            return events
         if self._unread is not None:
             self._keep_unread(chunk)
         try:
@@ -120,8 +124,6 @@ class StreamReader(ABC, Generic[ItemT]):
         self._closing = True
         if self.failure is None and not self.done:
             self._read_rest()
-        for kind in ("reasoning", "text"):
-            self.add(kind, self._halves[kind].close(), self.tail)
         self._judge()
         if self.failure is not None:
             raise self.failure
@@ -134,8 +136,7 @@ class StreamReader(ABC, Generic[ItemT]):
                 return
 
     def _keep_unread(self, chunk: bytes) -> None:
-        self._unread_bytes += len(chunk)
-        if self._unread is not None and self._unread_bytes <= MAX_EVENT_BYTES:
+        if self._unread is not None and self._fed_bytes <= MAX_EVENT_BYTES:
             self._unread.append(chunk)
 
     def _read_rest(self) -> None:
@@ -165,7 +166,9 @@ class StreamReader(ABC, Generic[ItemT]):
             self.fail(self.provider.bad_reply(f"the stream holds no answer but {described(body)}", self.request, 200))
 
     def _judge(self) -> None:
-        """Decide whether what came is a whole answer; where it is not, set ``failure``."""
+        """All has come: decide whether that is a whole answer; where it is not, set ``failure``."""
+        for kind in ("reasoning", "text"):
+            self.add(kind, self._halves[kind].close(), self.tail)
         if self.failure is not None:
             return
         if self.finish is None and not self.done:

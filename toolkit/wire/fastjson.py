@@ -10,7 +10,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["loads"]
+__all__ = ["check_depth", "loads"]
+
+MAX_DEPTH = 200
+"""What is nested more deeply would exhaust the stack of whoever walks over it, prints it or writes it down."""
 
 
 def loads_leniently(data: bytes | str) -> Any:  # any JSON
@@ -43,7 +46,7 @@ def loads(data: bytes | str) -> Any:  # any JSON
     Raises
     ------
     ValueError
-        If it is not JSON.
+        If it is not JSON, or nested more than 200 levels deep.
 
     Examples
     --------
@@ -51,6 +54,19 @@ def loads(data: bytes | str) -> Any:  # any JSON
     {'logprob': None, 'token': '\ufffd'}
     """
     try:
-        return strict_loads(data)
+        value = strict_loads(data)
     except ValueError:
-        return loads_leniently(data)
+        value = loads_leniently(data)
+    if len(data) > 2 * MAX_DEPTH:  # a token is shorter
+        check_depth(value)
+    return value
+
+
+def check_depth(value: Any) -> None:  # any JSON
+    """Raise ``ValueError`` for a value that is nested too deeply."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [child for each in level if isinstance(each, dict | list) for child in (each.values() if isinstance(each, dict) else each)]
+        if not level:
+            return
+    raise ValueError("JSON nested too deeply")

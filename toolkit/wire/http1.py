@@ -14,6 +14,7 @@ __all__ = ["ResponseParser", "build_response", "request_bytes"]
 
 MAX_HEAD = 128 * 1024
 MAX_LINE = 16 * 1024
+MAX_INTERIM = 100  # responses that only say that the answer is still to come
 BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 FOLD = re.compile(rb"\r?\n[ \t]+")
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: ([^\r\n]*))?")
@@ -60,12 +61,13 @@ class ResponseParser:
         Whether the connection can take another request after it.
     """
 
-    __slots__ = ("_body", "_buffer", "_left", "_method", "done", "headers", "reason", "reusable", "status")
+    __slots__ = ("_body", "_buffer", "_interim", "_left", "_method", "done", "headers", "reason", "reusable", "status")
 
     def __init__(self, method: str) -> None:
         self._method = method
         self._buffer = b""
         self._body = ""  # how it is framed: "length", "chunks", "trailers" or "close"
+        self._interim = 0
         self._left = 0  # bytes missing of the body, or of the chunk under way with its line break
         self.status = 0
         self.reason = b""
@@ -121,6 +123,9 @@ class ResponseParser:
                 self._choose_framing()
                 return data
             self.status = 0  # 100 Continue and its like: the answer is still to come
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                raise httpx.RemoteProtocolError("the server keeps saying that its answer is still to come")
         if len(data) > MAX_HEAD:
             raise httpx.RemoteProtocolError(f"the head of the response is longer than {MAX_HEAD} bytes")
         self._buffer = data
@@ -161,8 +166,8 @@ class ResponseParser:
     def _length(self) -> int:
         told = {part.strip() for name, value in self.headers if name.lower() == b"content-length" for part in value.split(b",")}
         length = told.pop()
-        if told or not length.isdigit():
-            raise httpx.RemoteProtocolError("the response tells two lengths, or one that is no number")
+        if told or not length.isdigit() or len(length) > 18:
+            raise httpx.RemoteProtocolError("the response tells two lengths, or one that can't be")
         return int(length)
 
     # --- body --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import httpx
 
 from .http1 import ResponseParser, build_response, request_bytes
-from .sockets import IDLE_S, Origin, origin_of
+from .sockets import IDLE_S, Origin, check_name, origin_of
 
 __all__ = ["LoopSocketTransport"]
 
@@ -158,6 +158,7 @@ class LoopSocketTransport(httpx.AsyncBaseTransport):
         scheme, host, port = origin_of(request.url)
         if scheme not in ("http", "https"):
             raise httpx.UnsupportedProtocol(f"the address has to begin with http:// or https://, not {scheme}://")
+        check_name(host)
         context = self._context() if scheme == "https" else None
         with connecting():
             async with asyncio.timeout(timeout_s):

@@ -31,6 +31,12 @@ def origin_of(url: httpx.URL) -> Origin:
     return url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80)
 
 
+def check_name(host: str) -> None:
+    """Refuse what can't be the name of a machine: Python's look-up of names would raise ``UnicodeError``, which nobody expects."""
+    if len(host) > 253 or not all(0 < len(label) < 64 for label in host.removesuffix(".").split(".")):
+        raise httpx.UnsupportedProtocol(f"{host[:80]} can't be the name of a machine")
+
+
 @contextlib.contextmanager
 def translated(timed_out: type[httpx.TimeoutException], failed: type[httpx.NetworkError]) -> Iterator[None]:
     """Raise httpx's exceptions for the system's, without the request: its headers hold the key, and its address may hold a password."""
@@ -111,6 +117,7 @@ class SocketTransport(httpx.BaseTransport):
         scheme, host, port = origin
         if scheme not in ("http", "https"):
             raise httpx.UnsupportedProtocol(f"the address has to begin with http:// or https://, not {scheme}://")
+        check_name(host)
         with translated(httpx.ConnectTimeout, httpx.ConnectError):
             connected: socket.socket = socket.create_connection((host, port), timeout_s)
             try:

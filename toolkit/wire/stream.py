@@ -12,9 +12,11 @@ import re
 
 from ..errors import ReplyError
 
-__all__ = ["LineDecoder", "SSEDecoder", "SSEvent", "Surrogates", "paired"]
+__all__ = ["MAX_EVENT_BYTES", "MAX_STREAM_BYTES", "LineDecoder", "SSEDecoder", "SSEvent", "Surrogates", "paired"]
 
 MAX_EVENT_BYTES = 16 * 2**20
+MAX_STREAM_BYTES = 128 * 2**20
+"""Of a whole stream: many times what the longest answer of a model takes, log-probabilities included."""
 BOM = b"\xef\xbb\xbf"
 
 SSEvent = tuple[str, bytes]
