@@ -148,5 +148,5 @@ def read_completion(row: CallRecord, *, parse: bool) -> Completion:
 
 TIMES = (
     "total_s", "lookup_s", "limiter_wait_s", "retry_sleep_s", "failed_attempts_s", "latency_s", "consumer_s", "ttft_s", "ttfa_s",
-    "output_tokens_per_s", "loop_stall_s",
+    "loop_stall_s",
 )  # fmt: skip

@@ -270,7 +270,8 @@ class FanOut:
 def find_fan_out(n_jobs: int | None) -> FanOut | None:
     """Return which processes are to ask; ``None`` where this one asks.
 
-    They are those of an active ``joblib.parallel_config(backend=...)``, unless that means threads; with ``n_jobs`` alone they are loky's.
+    They are those of an active ``joblib.parallel_config(backend=...)``, unless that means threads; with ``n_jobs`` alone, ours or that of
+    ``parallel_config``, they are loky's.
 
     Raises
     ------
@@ -288,6 +289,9 @@ def find_fan_out(n_jobs: int | None) -> FanOut | None:
     backend, configured = parallel.get_active_backend(prefer="threads")  # threads where none was chosen
     if not getattr(backend, "uses_threads", False):
         return FanOut(backend, n_jobs or configured or -1)
+    preset, jobs = parallel.get_active_backend()  # processes where none was chosen
+    if n_jobs is None and not getattr(preset, "uses_threads", False):
+        n_jobs = jobs
     return None if n_jobs in (None, 1) else FanOut("loky", n_jobs)
 
 
