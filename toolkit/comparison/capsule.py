@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..cache.base import MISS
 from ..cache.tiers import ResponseCache
-from ..client import Options
+from ..client import ImageOptions, Options
 from ..errors import ConfigError, ToolkitError
 from ..monitor.events import CallRecord, VoteRecord
 from ..monitor.journal import Journal, open_journal
@@ -223,7 +223,9 @@ def scrubbed_plan(plan: Plan) -> Plan:
     )
 
 
-def scrubbed_options(options: Options) -> Options:
+def scrubbed_options(options: Options | ImageOptions) -> Options | ImageOptions:
+    if isinstance(options, ImageOptions):  # nothing that is free text
+        return options
     return replace(options, system=clean(options.system), stop=clean(options.stop), schema=clean(options.schema))
 
 

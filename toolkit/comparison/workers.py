@@ -26,7 +26,7 @@ from ..monitor.journal import Journal, shown_url
 from ..monitor.journal.address import ServerAddress
 from ..monitor.outcomes import Outcome
 from ..pricing import Price
-from ..types import CacheMode, Completion
+from ..types import CacheMode, Completion, ImageResult
 from ..wire.retry import Retry
 from .grid import Cell
 from .loop import LoopThread, ask_all
@@ -196,7 +196,7 @@ class Harvest:
 
     rows: list[tuple[int, CallRecord]] = field(default_factory=list)
     errors: list[ErrorRecord] = field(default_factory=list)
-    answers: list[tuple[int, Completion]] = field(default_factory=list)
+    answers: list[tuple[int, Completion | ImageResult]] = field(default_factory=list)
     journaled: bool = False
     wrong: str | None = None
 
@@ -223,7 +223,7 @@ class Batch:
         if outcome.error is not None:
             self.harvest.errors.append(outcome.error_row(outcome.error))
 
-    def answered(self, cell: Cell, completion: Completion) -> None:
+    def answered(self, cell: Cell, completion: Completion | ImageResult) -> None:
         if self.order.with_answers:
             self.harvest.answers.append((cell.index, completion))
 
