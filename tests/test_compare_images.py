@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import dataclasses
+import struct
+import zlib
 
 import pytest
 
@@ -10,7 +12,9 @@ import toolkit as tk
 from servers.http import json_answer
 from servers.openrouter import PNG, OpenRouterService
 from toolkit.cache import ResponseCache
+from toolkit.comparison.bare import bare
 from toolkit.errors import ConfigError
+from toolkit.types import Image
 
 MODELS = ["openrouter/acme/painter", "openrouter/acme/sketcher"]
 PROMPTS = ["a stone <b>bridge</b>", "a lighthouse"]
@@ -162,11 +166,74 @@ def test_what_does_not_fit_is_told_before_anything_is_asked(models, options, tol
 
 def test_what_needs_words_says_so(client):
     result = drawn(client)
-    with pytest.raises(ConfigError, match="a vote does not work with pictures"):
-        result.ballot(rater="ann")
     with pytest.raises(ConfigError, match="a judge does not work with pictures"):
         result.judge("scripted/echo")
     with pytest.raises(ConfigError, match="no model 'nobody'"):
         result.images("001", "nobody")
     with pytest.raises(ConfigError, match="one string"):
         drawn(client, [[{"role": "user", "content": "x"}]])
+
+
+# --- blind votes -------------------------------------------------------------------------------------------------------------------
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(note):
+    """A picture of one pixel, with a note of who drew it before its end and after."""
+    end = chunk(b"IEND", b"")
+    return PNG.removesuffix(end) + chunk(b"tEXt", b"Software\0" + note) + end + note
+
+
+def segment(marker, data):
+    return bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data
+
+
+def jpeg(note):
+    head = segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0") + segment(0xE1, b"Exif\0\0" + note) + segment(0xFE, note)
+    return b"\xff\xd8" + head + segment(0xDB, bytes(65)) + segment(0xDA, b"\1\1\0\0\x3f\0") + b"scan\xff\xd9" + note
+
+
+def webp(note):
+    parts = [(b"VP8X", bytes([0x2C]) + bytes(9)), (b"VP8L", b"pixels"), (b"EXIF", note + b"\0" * (len(note) % 2)), (b"XMP ", note)]
+    body = b"".join(kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2) for kind, data in parts)
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+@pytest.mark.parametrize(
+    ("make", "mime", "kept"), [(png, "image/png", b"IDAT"), (jpeg, "image/jpeg", b"scan"), (webp, "image/webp", b"pixels")]
+)
+def test_a_picture_is_freed_of_what_is_written_beside_it(make, mime, kept):
+    freed = bare(Image(data=make(b"acme painter"), mime=mime))
+    assert b"acme" not in freed.data and kept in freed.data
+    assert bare(freed) == freed == bare(Image(data=make(b"another"), mime=mime))
+
+
+@pytest.mark.parametrize(("make", "mime"), [(png, "image/png"), (jpeg, "image/jpeg"), (webp, "image/webp")])
+def test_a_picture_that_was_cut_is_not_shown_blind(make, mime):
+    whole = make(b"")
+    assert all(bare(Image(data=whole[:cut], mime=mime)) is None for cut in range(len(whole) - 1))
+    assert bare(Image(data=b"GIF89a", mime="image/gif")) is None
+
+
+def test_a_ballot_shows_the_pictures_and_nothing_that_names_their_model(client):
+    class Signed(Studio):
+        def draw(self, request):
+            data = base64.b64encode(png(request.json["model"].encode())).decode()
+            return json_answer({"data": [{"b64_json": data, "media_type": "image/png"}]})
+
+    with Signed().serve() as server:
+        with tk.Client(
+            base_urls={"openrouter": f"{server.url}/api/v1"}, api_keys={"openrouter": "k"}, cache=False, journal=False
+        ) as signing:
+            result = drawn(signing, PROMPTS[1:])
+    ballot = result.ballot(rater="ann")
+    assert [image.data for image in ballot.current.left_images] == [PNG]
+    widget = result.vote(rater="ann")
+    (address,) = widget.left_pictures
+    assert base64.b64decode(address.removeprefix("data:image/png;base64,")) == PNG
+    assert "acme" not in str(widget.get_state())
+    ballot.cast("a")
+    assert result.votes()["winner"].tolist() == [ballot._queue[0].model_a]

@@ -200,7 +200,7 @@ def scrubbed(content: Content) -> Content:
     """The same without what has the shape of a secret, wherever it stands."""
     plan = scrubbed_plan(content.plan)
     records = {index: CallRecord(*map(clean, row)) for index, row in content.records.items()}
-    before, after = pairings(content.plan, content.records), pairings(plan, records)
+    before, after = pairings(content.plan, content.records, None, content.pictures), pairings(plan, records, None, content.pictures)
     renamed = {old.answers: new.answers for old, new in zip(before, after)}  # a digest tells of the texts it was made of
     return content._replace(
         name=clean(content.name),

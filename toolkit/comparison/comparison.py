@@ -184,10 +184,8 @@ class Comparison(Measured):
         ConfigError
             For a wrong argument, fewer than two models, or if no two answers differ.
         """
-        if self._pictures:
-            refuse_for_pictures("a vote", "look at side_by_side(), or score them with a callable of your own")
         labels = chosen_labels(self.models, models, "a vote")
-        there = pairings(self._plan, self._records, labels)
+        there = pairings(self._plan, self._records, labels, self._pictures)
         return Ballot(there, self._box, rater=rater, comparison=self.name, run_id=self.run_id, n=n, seed=seed)
 
     def vote(self, *, rater: str, n: int | None = None, models: Sequence[str] | None = None, seed: int | None = None) -> BallotWidget:
@@ -236,7 +234,7 @@ class Comparison(Measured):
 
     @property
     def _pairings(self) -> list[Pairing]:
-        return list(pairings(self._plan, self._records))
+        return list(pairings(self._plan, self._records, pictures=self._pictures))
 
     def ranking(self, votes: pd.DataFrame | None = None, *, raters: Raters | str | None = None, confidence: float = 0.95) -> pd.DataFrame:
         """Rank the models by votes: Bradley-Terry abilities with intervals.
