@@ -221,7 +221,8 @@ def compare(
         As for ``generate_text``; a ``Model``'s own go before them.
     kind : str
         ``"text"``, or ``"image"``: the models draw, ``side_by_side()`` shows the pictures and ``images(prompt_id, model)`` gives them.
-        ``vote()`` shows them without their metadata. A scorer of yours gets the ``ImageResult``; judges, named scorers and worker processes do not work with pictures.
+        ``vote()`` shows them without their metadata. A scorer of yours gets the ``ImageResult``; judges, named scorers and worker
+        processes do not work with pictures.
     size, n
         As for ``generate_image``, with ``kind="image"``, where ``seed``, ``timeout_s`` and ``extra`` mean the same as there.
     client : Client, optional
