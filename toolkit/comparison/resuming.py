@@ -109,7 +109,7 @@ def take_over(run: Run, index: int, row: CallRecord) -> None:
     """Put a row of the journal into a run, and have the scorers judge it."""
     cell = run.plan.cell(index)
     run.add(index, row)
-    run.answered(cell, read_completion(row, parse=getattr(cell.variant.options, "schema", None) is not None))
+    run.answered(cell, read_completion(row, parse=cell.variant.options.schema is not None))
 
 
 def journaled_rows(journal: Journal, plan: Plan, run_id: str) -> dict[int, CallRecord]:
