@@ -9,9 +9,11 @@ import time
 import h11
 import httpx
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
+from servers.chat_completions import ChatService
 from servers.http import CUT, Answer, Gate, Server, json_answer
 from toolkit import errors
 from toolkit.client import AsyncClient, Client
@@ -336,3 +338,13 @@ def test_a_connection_left_idle_too_long_is_not_trusted(monkeypatch):
             now[0] += 3600.0
         assert server.connections == 2
         transport.close()
+
+
+def test_another_event_loop_than_asyncios_serves_as_well():
+    async def ask(url):
+        async with AsyncClient(base_urls={"openai_compatible": f"{url}/v1"}, cache=False, journal=False) as client:
+            return [(await client.generate_text("openai_compatible/demo-small", "hi")).text for _ in range(2)]
+
+    with ChatService().serve() as server, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        first, again = runner.run(ask(server.url))
+    assert first == again != ""

@@ -15,7 +15,7 @@ from servers.chat_completions import USAGE, ChatService
 from servers.huggingface import HuggingFaceService
 from servers.ollama import OllamaService
 from toolkit import Client
-from toolkit.pricing import LOCAL, Price, PriceBook, cost_of, price_in, price_sources
+from toolkit.pricing import LOCAL, Price, PriceBook, at_standard_rates, cost_of, price_in, price_sources
 from toolkit.pricing.book import TABLE, Source, installed, read_price
 from toolkit.pricing.genai import read_lists
 from toolkit.types import Usage
@@ -201,6 +201,59 @@ def test_a_deployment_costs_what_the_model_behind_it_does():
     cached = USAGE["prompt_tokens_details"]["cached_tokens"]
     assert done.cost_usd == pytest.approx(((USAGE["prompt_tokens"] - cached) * 2.5 + cached * 1.25 + USAGE["completion_tokens"] * 10) / 1e6)
     assert done.price_date == f"{TABLE_JSON['as_of']} ({TABLE_JSON['source']})"
+
+
+class Misnamed(AzureService):
+    """A deployment named gpt-4o that runs another model."""
+
+    def __init__(self, behind):
+        super().__init__(deployments=("gpt-4o",))
+        self.behind = behind
+
+    def whole(self):
+        return {**super().whole(), "model": self.behind}
+
+
+def test_a_deployment_named_after_another_model_costs_what_answered():
+    honest = ask(Misnamed("gpt-4o-2024-08-06"), "azure", "gpt-4o", "/openai/v1")
+    smaller = ask(Misnamed("gpt-4o-mini"), "azure", "gpt-4o", "/openai/v1")
+    assert smaller.served_model == "gpt-4o-mini" and smaller.cost_usd < honest.cost_usd / 10
+    assert ask(Misnamed("house-model-7"), "azure", "gpt-4o", "/openai/v1").cost_usd is None
+
+
+def test_the_callers_price_of_what_he_asked_for_goes_before_that_of_what_answered_and_both_before_a_list():
+    paid = [
+        ask(Misnamed("gpt-4o-mini"), "azure", "gpt-4o", "/openai/v1", prices=prices).cost_usd
+        for prices in (
+            {"azure/gpt-4o": Price(input=1e6, output=0), "azure/gpt-4o-mini": Price(input=2e6, output=0)},
+            {"azure/gpt-4o-mini": Price(input=2e6, output=0)},
+        )
+    ]
+    assert paid == [USAGE["prompt_tokens"], 2 * USAGE["prompt_tokens"]]
+
+
+class Tiered(AzureService):
+    """Tells the service tier that answered."""
+
+    def __init__(self, tier):
+        super().__init__(deployments=("gpt-4o",))
+        self.tier = tier
+
+    def whole(self):
+        return {**super().whole(), "model": "gpt-4o", "service_tier": self.tier}
+
+
+@pytest.mark.parametrize(("tier", "known"), [("default", True), ("auto", True), (None, True), ("flex", False), ("priority", False)])
+def test_a_tier_that_the_lists_do_not_price_has_an_unknown_cost(tier, known):
+    done = ask(Tiered(tier), "azure", "gpt-4o", "/openai/v1")
+    assert (done.cost_usd is not None) == known
+    assert done.reported.get("service_tier") == tier
+    assert ask(Tiered(tier), "azure", "gpt-4o", "/openai/v1", prices={"azure/gpt-4o": Price(input=1, output=1)}).cost_usd > 0
+
+
+@pytest.mark.parametrize(("traffic", "known"), [("ON_DEMAND", True), ("ON_DEMAND_FLEX", False), ("PROVISIONED_THROUGHPUT", False)])
+def test_googles_kinds_of_traffic_are_such_tiers(traffic, known):
+    assert at_standard_rates({"traffic_type": traffic}) == known
 
 
 def test_a_route_of_hugging_face_has_its_own_price_and_no_route_has_none():

@@ -492,6 +492,20 @@ def test_a_client_makes_pictures_once_and_keeps_them():
     assert asked.json["generationConfig"] == {"responseModalities": ["TEXT", "IMAGE"], "imageConfig": {"aspectRatio": "1:1"}, "seed": 7}
 
 
+def test_pictures_are_paid_at_their_own_rate():
+    exchange = ALL["vertex-image-out"]
+    named = {**exchange["response"]["json"], "modelVersion": "gemini-3.1-flash-image"}
+    with Server(lambda _request: json_answer(named)) as server:
+        with client_of(server, "", api_keys={"vertex": KEY}, cache=ResponseCache()) as client:
+            one, two = (client.generate_image("vertex/gemini-3.1-flash-image", "A teal teapot", n=n) for n in (1, 2))
+    assert one.cost_usd == pytest.approx((9 * 0.5 + 6 * 3.0 + 1290 * 60.0) / 1e6)
+    assert two.cost_usd == pytest.approx(2 * one.cost_usd)
+    uncounted = {**named, "usageMetadata": {**named["usageMetadata"], "candidatesTokensDetails": []}}
+    with Server(lambda _request: json_answer(uncounted)) as server:
+        with client_of(server, "", api_keys={"vertex": KEY}, cache=ResponseCache()) as client:
+            assert client.generate_image("vertex/gemini-3.1-flash-image", "A teal teapot").cost_usd is None
+
+
 def test_several_pictures_are_several_requests_with_seeds_that_count_up():
     with Server(lambda _request: exchange_answer(ALL["vertex-image-out"])) as server:
         reply = make(server, n=3, seed=7, size=(2048, 1152))

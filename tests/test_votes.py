@@ -31,7 +31,7 @@ def papers(ballot, choice="a"):
 def test_a_paper_shows_a_prompt_and_two_answers_and_no_trace_of_the_models():
     ballot = compared().ballot(rater="ann", seed=3)
     paper = ballot.current
-    assert Paper._fields == ("prompt", "left", "right", "position", "total")
+    assert Paper._fields == ("prompt", "left", "right", "position", "total", "left_images", "right_images")
     assert (paper.position, paper.total) == (1, 18)
     assert {paper.left.split()[1], paper.right.split()[1]} == {paper.prompt}
     assert not any(name in f"{paper} {ballot!r}" for name in ("red", "blue", "green", "scripted"))

@@ -4,9 +4,14 @@ import asyncio
 import collections
 import contextlib
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
+from pathlib import Path
+from unittest import mock
 
 import httpx
 import joblib
@@ -73,18 +78,43 @@ def dask():
 
 @contextlib.contextmanager
 def ray():
-    import ray as ray_
-    from ray.util.joblib import register_ray
-
-    folder = tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True)  # a socket's path has 107 bytes at most
-    ray_.init(num_cpus=2, include_dashboard=False, _temp_dir=folder.name, log_to_driver=False, configure_logging=False)
+    folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # a socket's path has 107 bytes at most
     try:
-        register_ray()
-        with joblib.parallel_config(backend="ray", n_jobs=2):
-            yield
+        with mock.patch.dict(os.environ, quick_start_of_ray(folder)):
+            import ray as ray_
+            from ray.util.joblib import register_ray
+
+            ray_.init(
+                num_cpus=2, include_dashboard=False, _temp_dir=str(folder), log_to_driver=False, configure_logging=False,
+                object_store_memory=100 * 2**20,
+            )  # fmt: skip
+            try:
+                register_ray()
+                with joblib.parallel_config(backend="ray", n_jobs=2):
+                    yield
+            finally:
+                ray_.shutdown()
     finally:
-        ray_.shutdown()
-        folder.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def quick_start_of_ray(folder):
+    """Environment that lets Ray start on a busy machine: its node gives up when an agent of it has not come up in 15 s, which nothing changes.
+
+    Six processes import Ray at once. Compiled files must be there, and jsonschema must not find what builds a grammar for seconds.
+    """
+    folder.joinpath("rfc3987_syntax.py").write_text("raise ImportError('left out: slow')")
+    paths = [str(folder), str(Path(tk.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    env = {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "PYTHONDONTWRITEBYTECODE": "",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "180",
+    }
+    compile_ = "import ray.dashboard.agent, ray._private.log_monitor, ray.util.joblib"
+    subprocess.run([sys.executable, "-c", compile_], check=True, env={**os.environ, **env})
+    return env
 
 
 @pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
@@ -152,15 +182,21 @@ def test_n_jobs_alone_asks_from_processes(server, tmp_path):
     assert len(set(result.frame["process"])) == 2 and "2 warm-up calls are left out" in result.notes
 
 
+def test_a_number_of_jobs_configured_for_joblib_asks_from_processes_too(server, tmp_path):
+    with joblib.parallel_config(n_jobs=2):
+        result = compared(client_of(server, tmp_path, "jobs"))
+    assert len(set(result.frame["process"])) == 2
+
+
 def test_the_awaitable_twin_asks_from_processes_too(server, tmp_path):
     client = tk.AsyncClient(base_urls={"openai_compatible": f"{server.url}/v1"}, cache=False, journal=str(tmp_path / "a.sqlite"))
     result = asyncio.run(tk.acompare(MODELS, PROMPTS, client=client, concurrency=8, n_jobs=2))
     assert len(set(result.frame["process"])) == 2 and (result.frame["status"] == "ok").all()
 
 
-@pytest.mark.parametrize("backend", ["threading", "sequential"])
-def test_a_backend_of_threads_leaves_the_calls_in_this_process(backend, server, tmp_path):
-    with joblib.parallel_config(backend=backend):
+@pytest.mark.parametrize("choice", [{"backend": "threading", "n_jobs": 2}, {"backend": "sequential"}, {"prefer": "threads", "n_jobs": 2}])
+def test_a_backend_of_threads_leaves_the_calls_in_this_process(choice, server, tmp_path):
+    with joblib.parallel_config(**choice):
         result = compared(client_of(server, tmp_path, "home"))
     assert {process.rpartition(":")[2] for process in result.frame["process"]} == {str(os.getpid())}
 

@@ -29,7 +29,7 @@ from .errors import (
 )
 from .keys import Wire, key_of
 from .monitor.outcomes import CallContext, Outcome
-from .pricing import Price, cost_of
+from .pricing import Price, PriceBook, at_standard_rates, cost_of
 from .providers.base import DEFAULT_TIMEOUT_S, Provider, Reader
 from .timing import Ledger, LoopDelays
 from .types import CacheMode, ChatRequest, Completion, ImageReply, ImageRequest, ImageResult, Kept, Provenance, Reply, StreamEvent, Timing
@@ -42,6 +42,7 @@ from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Sleep, Steps
 __all__ = ["ChatQuestion", "ImageQuestion", "Policy", "Question", "ask", "exchange"]
 
 DEFAULT_RETRY = Retry()
+LISTED_PRICES = PriceBook()
 SHORTEST_READ_S = 0.001  # a limit of zero would mean: don't wait at all
 
 ResultT = TypeVar("ResultT", Completion, ImageResult)
@@ -53,7 +54,7 @@ class Policy:
     """How a call is carried out: what the client decides once for all its calls."""
 
     retry: Retry = DEFAULT_RETRY
-    prices: Callable[[str], Price | None] = lambda _model: None
+    prices: PriceBook = LISTED_PRICES
     limiter: Callable[[Provider], Limiter] = lambda _provider: Limiter(timer=time.monotonic)
     record: Callable[[Outcome], None] = lambda _outcome: None
     record_content: bool = True
@@ -347,7 +348,8 @@ def live(call: Call, *, keep: bool, landed: Callable[[Kept], None] | None = None
     reply = yield from attempts(call)
     ledger = call.ledger
     price = None if reply.cost_usd is not None else price_of(call, reply)
-    cost = reply.cost_usd if price is None else cost_of(reply.usage, price)
+    pictures = reply.image_output_tokens if isinstance(reply, ImageReply) else None
+    cost = reply.cost_usd if price is None else cost_of(reply.usage, price, image_output_tokens=pictures)
     if cost is None and call.provider.free:
         cost = 0.0
     kept = Kept(
@@ -371,17 +373,21 @@ def live(call: Call, *, keep: bool, landed: Callable[[Kept], None] | None = None
 
 
 def price_of(call: Call, reply: Reply | ImageReply) -> Price | None:
-    """The price of what was asked for; where that is an alias or a deployment, of the model that answered; else what the service listed.
+    """The caller's price of what was asked for or of the model that answered; else what the service listed; else what a list says.
 
-    Listed prices are those of words, so pictures have none.
+    A list is asked for the model that answered, where the service tells it: a deployment may be named after another model.
     """
-    prices = call.policy.prices
-    own = prices(call.context.model)
-    if own is None and reply.served_model:
-        own = prices(f"{call.context.provider}/{reply.served_model}")
-    if own is not None or isinstance(reply, ImageReply):
+    book, asked = call.policy.prices, call.context.model
+    served = f"{call.context.provider}/{reply.served_model}" if reply.served_model else asked
+    own = book.own.get(asked) or book.own.get(served)
+    if own is not None:
         return own
-    return call.provider.listed_price(call.request.model, reply.usage, call.at)
+    if not at_standard_rates(reply.reported):
+        return None
+    if isinstance(reply, ImageReply):  # a price without a rate for pictures is one of words
+        listed = book.listed(served)
+        return listed if listed is not None and listed.image_output is not None else None
+    return call.provider.listed_price(call.request.model, reply.usage, call.at) or book.listed(served)
 
 
 def attempts(call: Call) -> Steps[Reply | ImageReply]:

@@ -9,7 +9,7 @@ import math
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from . import settings
@@ -89,6 +89,24 @@ class Options(Shown):
             read_schema(self.schema)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOptions(Shown):
+    """The options of a call for pictures: see ``Client.generate_image``."""
+
+    size: Size | None = None
+    n: int = 1
+    seed: int | None = None
+    timeout_s: float | None = None
+    extra: Mapping[str, Any] | None = field(default=None, repr=False)  # any JSON, a service's token too
+
+    def __post_init__(self) -> None:
+        build_image_request("checked", "checked", **image_arguments(self))
+
+
+def image_arguments(options: ImageOptions) -> dict[str, Any]:  # build_image_request's
+    return {each.name: getattr(options, each.name) for each in fields(options)}
+
+
 def check_number(name: str, value: float | None, *, low: float, high: float = math.inf, above: bool = False) -> None:
     if value is None:
         return
@@ -155,6 +173,12 @@ def build_question(name: str, prompt: Prompt, options: Options) -> ChatQuestion:
         extra=options.extra or {},
     )
     return ChatQuestion(request) if schema is None else ChatQuestion(request, schema.read)
+
+
+def question_of(name: str, prompt: Prompt, options: Options | ImageOptions) -> ChatQuestion | ImageQuestion:
+    if isinstance(options, Options):
+        return build_question(name, prompt, options)
+    return ImageQuestion(build_image_request(name, prompt, **image_arguments(options)))  # type: ignore[arg-type]  # it checks the prompt
 
 
 def build_image_request(
@@ -273,7 +297,7 @@ class Toolbox:
         self,
         model: str,
         prompt: Prompt,
-        options: Options,
+        options: Options | ImageOptions,
         *,
         cache: CacheMode,
         context: Mapping[str, Any] | None = None,
@@ -281,18 +305,18 @@ class Toolbox:
         emit: bool = False,
         replay: str = "instant",
         observe: Observer | None = None,
-    ) -> Steps[Completion]:
+    ) -> Steps[Any]:  # a Completion or an ImageResult, as the options say
         provider_name, name = split_model(self.routing.resolve(model))
         check_cache(cache)
         if replay not in ("instant", "recorded"):
             raise ConfigError(f"replay={replay!r}: it is 'instant' or 'recorded'")
         return ask(
             self.provider(provider_name),
-            build_question(name, prompt, options),
+            question_of(name, prompt, options),
             context=CallContext(provider=provider_name, model=f"{provider_name}/{name}", **{"label": model, **(context or {})}),
             policy=self.policy if observe is None else self.observed(observe),
             cache=cache,
-            stream=stream,
+            stream=stream and isinstance(options, Options),
             emit=emit,
             replay_recorded=replay == "recorded",
         )
@@ -620,13 +644,13 @@ class Client(Shown):
         self,
         model: str,
         prompt: Prompt,
-        options: Options,
+        options: Options | ImageOptions,
         *,
         cache: CacheMode = True,
         stream: bool = False,
         context: Mapping[str, Any] | None = None,
         observe: Observer | None = None,
-    ) -> Completion:
+    ) -> Any:  # a Completion or an ImageResult, as the options say
         """Ask with prepared options, as a comparison does.
 
         ``context`` names the label, the run, the prompt and the repeat; ``observe`` is told how the call ended, also when it failed.
@@ -969,13 +993,13 @@ class AsyncClient(Shown):
         self,
         model: str,
         prompt: Prompt,
-        options: Options,
+        options: Options | ImageOptions,
         *,
         cache: CacheMode = True,
         stream: bool = False,
         context: Mapping[str, Any] | None = None,
         observe: Observer | None = None,
-    ) -> Completion:
+    ) -> Any:  # a Completion or an ImageResult, as the options say
         """Ask with prepared options: see ``Client.ask``."""
         steps = self._tools.ask(model, prompt, options, cache=cache, stream=stream, context=context, observe=observe)
         with self._watch:

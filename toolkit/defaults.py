@@ -16,10 +16,11 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
-from .client import AsyncClient, Client, Options
+from .client import AsyncClient, Client, Options, Size
 from .comparison.grid import Model, Plan, build_plan
 from .comparison.judge import Judge, read_judge
 from .comparison.loop import arun, run
+from .comparison.pictures import Kind, check_pictures, draws, wanted_options
 from .comparison.playground import Playground
 from .comparison.progress import Progress, in_notebook, watcher_for
 from .comparison.resuming import FormerRun, find_stopped_run, mark_under_way
@@ -159,6 +160,9 @@ def compare(
     schema: SchemaChoice | None = None,
     timeout_s: float | None = None,
     extra: Mapping[str, Any] | None = None,
+    kind: Kind = "text",
+    size: Size | None = None,
+    n: int | None = None,
     client: Client | None = None,
 ) -> Comparison:
     """Ask several models the same prompts and put their answers side by side.
@@ -216,6 +220,12 @@ def compare(
         By default a bar in a terminal, a live table in a notebook, nothing elsewhere or in CI. A callable is told at every tick.
     system, temperature, max_tokens, top_p, stop, seed, schema, timeout_s, extra
         As for ``generate_text``; a ``Model``'s own go before them.
+    kind : str
+        ``"text"``, or ``"image"``: the models draw, ``side_by_side()`` shows the pictures and ``images(prompt_id, model)`` gives them.
+        ``vote()`` shows them without their metadata. A scorer of yours gets the ``ImageResult``; judges, named scorers and worker
+        processes do not work with pictures.
+    size, n
+        As for ``generate_image``, with ``kind="image"``, where ``seed``, ``timeout_s`` and ``extra`` mean the same as there.
     client : Client, optional
         By default the process-wide one.
 
@@ -235,12 +245,14 @@ def compare(
     >>> result.frame["status"].tolist()
     ['ok', 'ok']
     """
-    options = Options(
-        system=system, temperature=temperature, max_tokens=max_tokens, top_p=top_p, stop=stop, seed=seed, schema=schema, timeout_s=timeout_s, extra=extra
-    )  # fmt: skip
+    options = wanted_options(kind, {
+        "system": system, "temperature": temperature, "max_tokens": max_tokens, "top_p": top_p, "stop": stop, "seed": seed, "schema": schema,
+        "timeout_s": timeout_s, "extra": extra, "size": size, "n": n,
+    })  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or globals()["client"]()
     judge, fan_out = check_judge(judge, plan, scorers), find_fan_out(n_jobs)
+    check_pictures(plan, scorers=scorers, judge=judge, fan_out=fan_out)
     state = begin(
         plan,
         name,
@@ -295,6 +307,9 @@ async def acompare(
     schema: SchemaChoice | None = None,
     timeout_s: float | None = None,
     extra: Mapping[str, Any] | None = None,
+    kind: Kind = "text",
+    size: Size | None = None,
+    n: int | None = None,
     client: AsyncClient | None = None,
 ) -> Comparison:
     """The awaitable twin of ``compare``, for a cell whose Stop button works while it runs. The same parameters and result.
@@ -303,12 +318,14 @@ async def acompare(
     --------
     ``result = await tk.acompare(["embedded/ngram-2", "embedded/ngram-3"], ["The for statement"])``
     """
-    options = Options(
-        system=system, temperature=temperature, max_tokens=max_tokens, top_p=top_p, stop=stop, seed=seed, schema=schema, timeout_s=timeout_s, extra=extra
-    )  # fmt: skip
+    options = wanted_options(kind, {
+        "system": system, "temperature": temperature, "max_tokens": max_tokens, "top_p": top_p, "stop": stop, "seed": seed, "schema": schema,
+        "timeout_s": timeout_s, "extra": extra, "size": size, "n": n,
+    })  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or async_client()
     judge, fan_out = check_judge(judge, plan, scorers), find_fan_out(n_jobs)
+    check_pictures(plan, scorers=scorers, judge=judge, fan_out=fan_out)
     state = begin(
         plan,
         name,
@@ -478,6 +495,7 @@ def begin(
         scorers=read_scorers(scorers),
         rules=rules,
         warmup=warm_up_cells(plan, warmup),
+        operation="image" if draws(plan) else "text",
         until_metric=next((rule.metric for rule in rules if isinstance(rule, Decided)), None),
     )
     mark_under_way(state)

@@ -121,8 +121,12 @@ def html_pictures(title: str, pictures: Iterable[tuple[str, bytes | None]], text
 def html_picture(mime: str, data: bytes | None) -> str:
     if data is None:
         return f'<div class="muted">a picture of type {escape(mime)}, which is not shown here; save its data to look at it</div>'
-    address = f"data:{escape(mime)};base64,{base64.b64encode(data).decode('ascii')}"
-    return f'<img alt="" style="max-width:24em;max-height:24em;margin:.4em .4em 0 0" src="{address}">'
+    return f'<img alt="" style="max-width:24em;max-height:24em;margin:.4em .4em 0 0" src="{escape(picture_address(mime, data))}">'
+
+
+def picture_address(mime: str, data: bytes) -> str:
+    """A picture as an address that holds it whole."""
+    return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 class Markup(str):

@@ -196,6 +196,7 @@ class ImageReply:
     text: str = ""
     served_model: str | None = None
     usage: Usage = NO_USAGE
+    image_output_tokens: int | None = None  # of the output tokens: those that are pictures
     request_id: str | None = None
     cost_usd: float | None = None
     reported: Mapping[str, float | str] = field(default_factory=dict)

@@ -77,7 +77,7 @@ def _reply_row(reply: Reply | ImageReply) -> dict[str, Json]:
 def _image_row(reply: ImageReply) -> dict[str, Json]:
     """Pictures are told from words by the field ``images``, so it is there even where there is none."""
     images = [{"mime": image.mime, "data": base64.b64encode(image.data).decode("ascii")} for image in reply.images]
-    return {"images": images, **_said({"text": reply.text, **_shared_row(reply)})}
+    return {"images": images, **_said({"text": reply.text, "image_output_tokens": reply.image_output_tokens, **_shared_row(reply)})}
 
 
 def _text_row(reply: Reply) -> dict[str, Json]:
@@ -138,7 +138,12 @@ def _read_reply(row: Json) -> Reply | ImageReply:
 
 def _read_image_reply(row: Json) -> ImageReply:
     images = tuple(_read_image(image) for image in row["images"])
-    return ImageReply(images=images, text=_of((str,), row.get("text", "")), **_read_shared(row))
+    return ImageReply(
+        images=images,
+        text=_of((str,), row.get("text", "")),
+        image_output_tokens=_maybe((int,), row.get("image_output_tokens")),
+        **_read_shared(row),
+    )
 
 
 def _read_image(row: Json) -> Image:

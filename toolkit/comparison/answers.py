@@ -9,14 +9,17 @@ import pandas as pd
 
 from ..errors import ConfigError
 from ..monitor.events import CallRecord
-from ..render import escape, html_cell, html_page
+from ..render import escape, html_cell, html_page, size
+from ..types import Image
 from .diff import Diff, marked_html, word_pieces
 from .grid import Plan
+from .pictures import Pictures
 
 __all__ = ["SideBySide", "diff", "side_by_side"]
 
 PAGE_ROWS = 20
 MOST_PAGES = 10
+NO_PICTURES: Mapping[int, Sequence[Image]] = {}
 
 
 class SideBySide(pd.DataFrame):
@@ -31,8 +34,10 @@ class SideBySide(pd.DataFrame):
         return pd.DataFrame
 
     def _repr_html_(self) -> str:
-        rows = list(self.reset_index().itertuples(index=False, name=None))
+        rows = [list(row) for row in self.reset_index().itertuples(index=False, name=None)]
         head = "".join(f"<th>{escape(name)}</th>" for name in [*self.index.names, *self.columns])
+        for row in rows[PAGE_ROWS:]:  # a notebook's file holds every picture that is shown
+            row[2:] = [str(cell) if isinstance(cell, Pictures) else cell for cell in row[2:]]
         pages = [self._page(head, rows[start : start + PAGE_ROWS]) for start in range(0, min(len(rows), PAGE_ROWS * MOST_PAGES), PAGE_ROWS)]
         folded = [
             f"<details><summary>prompts {number * PAGE_ROWS + 1} to {min((number + 1) * PAGE_ROWS, len(rows))}</summary>{page}</details>"
@@ -41,27 +46,42 @@ class SideBySide(pd.DataFrame):
         ]
         left = len(rows) - PAGE_ROWS * MOST_PAGES
         more = f'<div class="muted">and {left:,} more: find them with side_by_side(search="…")</div>' if left > 0 else ""
-        return html_page(pages[0] if pages else self._page(head, []), *folded, more)
+        drawn = [cell for row in rows[:PAGE_ROWS] for cell in row if isinstance(cell, Pictures)]
+        note = f'<div class="muted">{escape(note_on(drawn))}</div>' if drawn else ""
+        return html_page(pages[0] if pages else self._page(head, []), *folded, more, note)
 
     def _page(self, head: str, rows: Sequence[Sequence[Any]]) -> str:
         body = "".join(f"<tr>{''.join(self._cells(row))}</tr>" for row in rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     def _cells(self, row: Sequence[Any]) -> list[str]:
+        if any(isinstance(cell, Pictures) for cell in row):
+            return [f"<td>{cell.html()}</td>" if isinstance(cell, Pictures) else html_cell(cell or "") for cell in row]
         prompt_id, prompt, first, *others = ("" if cell is None or cell != cell else str(cell) for cell in row)
         shown = [f"<td>{marked_html(word_pieces(first, other))}</td>" if self.marked else html_cell(other) for other in others]
         return [html_cell(prompt_id), html_cell(prompt), html_cell(first), *shown]
 
 
-def side_by_side(plan: Plan, records: Mapping[int, CallRecord], only: str | None, search: str | None, repeat: int) -> SideBySide:
+def side_by_side(
+    plan: Plan,
+    records: Mapping[int, CallRecord],
+    only: str | None,
+    search: str | None,
+    repeat: int,
+    pictures: Mapping[int, Sequence[Image]] = NO_PICTURES,
+) -> SideBySide:
     """See ``Comparison.side_by_side``."""
     if only not in (None, "different"):
         raise ConfigError(f"only={only!r}: it is 'different' or None")
     check_repeat(plan, repeat)
     rows, index = [], []
     for number, question in enumerate(plan.questions):
-        cells = answers_to(plan, records, number, repeat)
-        texts = (question.prompt_id, question.text, *(cell or "" for cell in cells))
+        start = (number * plan.repeats + repeat) * len(plan.variants)
+        texts = (question.prompt_id, question.text, *(cell or "" for cell in answers_to(plan, records, number, repeat)))
+        cells = [
+            Pictures(pictures[start + i]) if start + i in pictures else text
+            for i, text in enumerate(answers_to(plan, records, number, repeat))
+        ]
         if (only is None or len(set(cells)) > 1) and (search is None or any(search.casefold() in text.casefold() for text in texts)):
             rows.append(cells)
             index.append((question.prompt_id, question.text))
@@ -92,6 +112,29 @@ def diff(plan: Plan, records: Mapping[int, CallRecord], prompt_id: str, a: str, 
     return Diff(
         prompt_id=prompt_id, prompt=plan.questions[number].text, a=a, b=b, text_a=texts[a] or "", text_b=texts[b] or ""
     )  # fmt: skip
+
+
+def cell_index(plan: Plan, prompt_id: str, label: str, repeat: int) -> int:
+    """The place of a model's answer to a prompt.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such prompt, model or repeat.
+    """
+    check_repeat(plan, repeat)
+    index = plan.indices()(label, prompt_id, repeat)
+    if index is None:
+        prompts = few([question.prompt_id for question in plan.questions])
+        raise ConfigError(
+            f"this comparison has no model {label!r} or no prompt {prompt_id!r}; it has {', '.join(plan.labels)} and {prompts}"
+        )
+    return index
+
+
+def note_on(drawn: Sequence[Pictures]) -> str:
+    size_bytes = sum(len(image.data) for pictures in drawn for image in pictures)
+    return f"The pictures shown are in the notebook's file when it is saved: {size(size_bytes * 4 / 3)}."
 
 
 def check_repeat(plan: Plan, repeat: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..cache.base import MISS
 from ..cache.tiers import ResponseCache
-from ..client import Options
+from ..client import ImageOptions, Options
 from ..errors import ConfigError, ToolkitError
 from ..monitor.events import CallRecord, VoteRecord
 from ..monitor.journal import Journal, open_journal
@@ -200,7 +200,7 @@ def scrubbed(content: Content) -> Content:
     """The same without what has the shape of a secret, wherever it stands."""
     plan = scrubbed_plan(content.plan)
     records = {index: CallRecord(*map(clean, row)) for index, row in content.records.items()}
-    before, after = pairings(content.plan, content.records), pairings(plan, records)
+    before, after = pairings(content.plan, content.records, None, content.pictures), pairings(plan, records, None, content.pictures)
     renamed = {old.answers: new.answers for old, new in zip(before, after)}  # a digest tells of the texts it was made of
     return content._replace(
         name=clean(content.name),
@@ -223,7 +223,9 @@ def scrubbed_plan(plan: Plan) -> Plan:
     )
 
 
-def scrubbed_options(options: Options) -> Options:
+def scrubbed_options(options: Options | ImageOptions) -> Options | ImageOptions:
+    if isinstance(options, ImageOptions):  # nothing that is free text
+        return options
     return replace(options, system=clean(options.system), stop=clean(options.stop), schema=clean(options.schema))
 
 

@@ -21,6 +21,7 @@ from .judge import METRIC, Judge, Judgement, ajudge_pairings, judge_pairings, ju
 from .judge_tables import judge_report, judge_sentences, judgement_frame
 from .measured import Measured
 from .pairings import Pairing, chosen_labels, pairings
+from .pictures import Pictures, refuse_for_pictures
 from .progress import Progress
 from .ranking import Raters, ranking, win_shares
 from .run import Run
@@ -71,6 +72,7 @@ class Comparison(Measured):
         self._box = BallotBox(journal)
         self._judgements: list[Judgement] = []
         self._arrivals = dict(run.arrivals)
+        self._pictures = dict(run.pictures)
         self._streams: dict[int, saved.Stream] = {}
 
     # --- answers -----------------------------------------------------------------------------------------------------
@@ -97,7 +99,30 @@ class Comparison(Measured):
         ConfigError
             For a wrong argument.
         """
-        return answers.side_by_side(self._plan, self._records, only, search, repeat)
+        return answers.side_by_side(self._plan, self._records, only, search, repeat, self._pictures)
+
+    def images(self, prompt_id: str, model: str, *, repeat: int = 0) -> Pictures:
+        """Return the pictures that a model drew for a prompt.
+
+        Parameters
+        ----------
+        prompt_id, model : str
+            As in the frame: ``model`` is the label.
+        repeat : int
+            Which of the repeats.
+
+        Returns
+        -------
+        tuple of Image
+            Each with ``.data`` (bytes) and ``.mime``; empty where the call failed or was not made.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such prompt, model or repeat.
+        """
+        index = answers.cell_index(self._plan, prompt_id, model, repeat)
+        return Pictures(self._pictures.get(index, ()))
 
     def diff(self, prompt_id: str, a: str, b: str, *, repeat: int = 0) -> Diff:
         """Return what differs between two models' answers to a prompt, word by word.
@@ -160,7 +185,7 @@ class Comparison(Measured):
             For a wrong argument, fewer than two models, or if no two answers differ.
         """
         labels = chosen_labels(self.models, models, "a vote")
-        there = pairings(self._plan, self._records, labels)
+        there = pairings(self._plan, self._records, labels, self._pictures)
         return Ballot(there, self._box, rater=rater, comparison=self.name, run_id=self.run_id, n=n, seed=seed)
 
     def vote(self, *, rater: str, n: int | None = None, models: Sequence[str] | None = None, seed: int | None = None) -> BallotWidget:
@@ -209,7 +234,7 @@ class Comparison(Measured):
 
     @property
     def _pairings(self) -> list[Pairing]:
-        return list(pairings(self._plan, self._records))
+        return list(pairings(self._plan, self._records, pictures=self._pictures))
 
     def ranking(self, votes: pd.DataFrame | None = None, *, raters: Raters | str | None = None, confidence: float = 0.95) -> pd.DataFrame:
         """Rank the models by votes: Bradley-Terry abilities with intervals.
@@ -323,6 +348,8 @@ class Comparison(Measured):
         return self._take_judgements(read, said)
 
     def _read_judge(self, judge: object) -> Judge:
+        if self._pictures:
+            refuse_for_pictures("a judge", "it reads words; score them with a callable of your own")
         scorers = [] if self._judgements else self._scorers
         return read_judge(judge, self.models, scorers=scorers, names=[variant.name for variant in self._plan.variants])
 
@@ -498,12 +525,18 @@ class Comparison(Measured):
             scores=self._scores,
             votes=tuple(self._box.votes_on(self._pairings)),
             judgements=tuple(self._judgements),
+            pictures=self._pictures,
         )
 
     @classmethod
     def _restore(cls, content: saved.Content, streams: Mapping[int, saved.Stream], journal: Journal | None) -> Comparison:
         """Make a comparison of what a file holds."""
-        run = Run(plan=content.plan, run_id=content.run_id, done=dict(content.records))
+        run = Run(
+            plan=content.plan,
+            run_id=content.run_id,
+            done=dict(content.records),
+            pictures={index: tuple(images) for index, images in content.pictures.items()},
+        )
         restored = cls(run, name=content.name)
         restored._scorers, restored.elapsed_s = list(content.scorers), content.elapsed_s
         restored._scores = {index: dict(scores) for index, scores in content.scores.items()}

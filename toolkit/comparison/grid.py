@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Any
 
-from ..client import Options, Prompt, read_messages
+from ..client import ImageOptions, Options, Prompt, Size, read_messages
 from ..errors import ConfigError
 from ..providers.registry import provider_class, split_model
 from ..render import Shown
@@ -33,6 +33,8 @@ class Model(Shown):
         What to call this variant in tables; by default the name, with the options behind it where they are needed to tell two apart.
     system, temperature, max_tokens, top_p, stop, seed, schema, timeout_s, extra
         As for ``generate_text``; they go before the comparison's own.
+    size, n
+        As for ``generate_image``, in a comparison of pictures; so are ``seed``, ``timeout_s`` and ``extra`` there.
 
     Examples
     --------
@@ -52,10 +54,12 @@ class Model(Shown):
     schema: SchemaChoice | None = None
     timeout_s: float | None = None
     extra: Mapping[str, Any] | None = field(default=None, repr=False)  # any JSON, a service's token too
+    size: Size | None = None
+    n: int | None = None
 
     def own_options(self) -> dict[str, Any]:  # each option has its own type
         """The options that were given, by name."""
-        names = (field.name for field in fields(Options))
+        names = (field.name for field in fields(self) if field.name not in ("name", "label"))
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
@@ -79,7 +83,7 @@ class Variant:
 
     label: str
     name: str
-    options: Options
+    options: Any  # Options; ImageOptions where pictures are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,16 +173,22 @@ class Plan:
         )
 
 
-def shown_options(options: Options) -> dict[str, Any]:  # each option has its own type
+def shown_options(options: Options | ImageOptions) -> dict[str, Any]:  # each option has its own type
     """The options that were given, without ``extra``: what services take there can be anything, a token too."""
     given = {field.name: getattr(options, field.name) for field in fields(options)}
-    if options.schema is not None:
+    if isinstance(options, Options) and options.schema is not None:
         given["schema"] = read_schema(options.schema).json
     return {name: value for name, value in given.items() if value is not None and name != "extra"}
 
 
 def build_plan(
-    models: Sequence[str | Model], prompts: Any, *, repeats: int, options: Options, template: str | None, order_seed: int | None
+    models: Sequence[str | Model],
+    prompts: Any,
+    *,
+    repeats: int,
+    options: Options | ImageOptions,
+    template: str | None,
+    order_seed: int | None,
 ) -> Plan:  # prompts: see read_prompts
     """Check what a comparison is asked to do and lay it out.
 
@@ -197,7 +207,7 @@ def build_plan(
     )
 
 
-def read_models(models: Sequence[str | Model], options: Options) -> tuple[Variant, ...]:
+def read_models(models: Sequence[str | Model], options: Options | ImageOptions) -> tuple[Variant, ...]:
     """Turn names and ``Model``s into variants with a label each."""
     if isinstance(models, str | Model):
         raise ConfigError(f"models= takes a list of models; write [{models!r}] for one")
@@ -209,6 +219,9 @@ def read_models(models: Sequence[str | Model], options: Options) -> tuple[Varian
     for model in listed:
         provider_class(split_model(model.name)[0])
         own = model.own_options()
+        if unfit := sorted(own.keys() - {each.name for each in fields(options)}):
+            kind = "text" if isinstance(options, Options) else "image"
+            raise ConfigError(f"{unfit[0]}= of {model.name} does not go with kind={kind!r}; leave it out")
         alone = names.count(model.name) == 1
         label = model.label or (model.name if alone or not own else f"{model.name} ({shown_label(own)})")
         if any(label == variant.label for variant in variants):

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ..client import AsyncClient, Client
 from ..errors import ToolkitError
 from ..monitor.outcomes import Outcome
-from ..types import CacheMode, Completion
+from ..types import CacheMode, Completion, ImageResult
 from .grid import Cell
 from .run import JOIN_S, TICK_S, Asked, Run, Watcher
 from .threads import run_in_threads
@@ -37,7 +37,7 @@ class Asker(Protocol):
 
     def note(self, cell: Cell) -> Asked: ...
 
-    def answered(self, cell: Cell, completion: Completion) -> None: ...
+    def answered(self, cell: Cell, completion: Completion | ImageResult) -> None: ...
 
     def fail(self, error: BaseException) -> None: ...
 

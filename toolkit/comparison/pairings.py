@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -10,9 +11,12 @@ from typing import Any
 from ..errors import ConfigError
 from ..keys import canonical, digest
 from ..monitor.events import CallRecord
+from ..types import Image
 from .grid import Plan
 
 __all__ = ["Pairing", "chosen_labels", "pairings"]
+
+NO_PICTURES: Mapping[int, Sequence[Image]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,16 +31,18 @@ class Pairing:
     model_b: str
     text_a: str
     text_b: str
+    images_a: tuple[Image, ...] = ()
+    images_b: tuple[Image, ...] = ()
 
     @property
     def alike(self) -> bool:
         """Whether there is nothing to choose between."""
-        return self.text_a.strip() == self.text_b.strip()
+        return self.text_a.strip() == self.text_b.strip() and self.images_a == self.images_b
 
     @property
     def answers(self) -> str:
         """What identifies prompt and answers, in whichever order and run they are shown."""
-        return digest(canonical([self.prompt, sorted([self.text_a, self.text_b])]))
+        return digest(canonical([self.prompt, sorted([identity(self.text_a, self.images_a), identity(self.text_b, self.images_b)])]))
 
     @property
     def reference_text(self) -> str | None:
@@ -49,10 +55,22 @@ class Pairing:
 
     def turned(self) -> Pairing:
         """The same answers with the other one first."""
-        return replace(self, model_a=self.model_b, model_b=self.model_a, text_a=self.text_b, text_b=self.text_a)
+        return replace(
+            self, model_a=self.model_b, model_b=self.model_a, text_a=self.text_b, text_b=self.text_a, images_a=self.images_b, images_b=self.images_a
+        )  # fmt: skip
 
 
-def pairings(plan: Plan, records: Mapping[int, CallRecord], labels: Sequence[str] | None = None) -> Iterator[Pairing]:
+def identity(text: str, images: Sequence[Image]) -> str:
+    """An answer in a few words: its text, and the digests of its pictures."""
+    return "\0".join([text, *(hashlib.sha256(image.data).hexdigest() for image in images)])
+
+
+def pairings(
+    plan: Plan,
+    records: Mapping[int, CallRecord],
+    labels: Sequence[str] | None = None,
+    pictures: Mapping[int, Sequence[Image]] = NO_PICTURES,
+) -> Iterator[Pairing]:
     """Give every two answers to the same prompt and repeat; a call that failed or was not made has none."""
     width = len(plan.variants)
     wanted = [i for i, label in enumerate(plan.labels) if labels is None or label in labels]
@@ -69,6 +87,8 @@ def pairings(plan: Plan, records: Mapping[int, CallRecord], labels: Sequence[str
                 model_b=plan.labels[second],
                 text_a=records[start + first].text or "",
                 text_b=records[start + second].text or "",
+                images_a=tuple(pictures.get(start + first, ())),
+                images_b=tuple(pictures.get(start + second, ())),
             )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ..monitor.events import CallRecord
 from ..monitor.outcomes import Outcome
-from ..types import Completion
+from ..types import Completion, Image, ImageResult
 from .grid import Cell, Plan
 from .scorers import Scorer, score
 
@@ -62,6 +62,7 @@ class Run:
     """As the journal calls what is asked."""
     arrivals: dict[int, array[float]] = field(default_factory=dict)
     """When the pieces of each answer came, in seconds since its request: four bytes each."""
+    pictures: dict[int, tuple[Image, ...]] = field(default_factory=dict)
     warmup: Sequence[Cell] = ()
     """Asked first; see ``warming``."""
     stopped: bool = False
@@ -80,7 +81,7 @@ class Run:
     _order: Iterator[int] = field(init=False)
     _ordering: threading.Lock = field(default_factory=threading.Lock)
     _ruling: threading.Lock = field(default_factory=threading.Lock)
-    _unscored: deque[tuple[Cell, Completion]] = field(default_factory=deque)
+    _unscored: deque[tuple[Cell, Completion | ImageResult]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self._order = self.plan.order()
@@ -143,8 +144,10 @@ class Run:
         self.rows.append(row)
         self.check_rules()
 
-    def answered(self, cell: Cell, completion: Completion) -> None:
+    def answered(self, cell: Cell, completion: Completion | ImageResult) -> None:
         """Put an answer where the scorers find it: they may take long, and nobody who asks should wait for them."""
+        if isinstance(completion, ImageResult):
+            self.pictures[cell.index] = completion.images
         if self.scorers:
             self._unscored.append((cell, completion))
 
@@ -168,7 +171,7 @@ class Run:
         while self._unscored and time.monotonic() < until:
             self.score(*self._unscored.popleft())
 
-    def score(self, cell: Cell, completion: Completion) -> None:
+    def score(self, cell: Cell, completion: Completion | ImageResult) -> None:
         """Let the scorers judge an answer. One that fails gives no score and says so: the answer is paid for and must not be lost."""
         scores = self.scores[cell.index] = {}
         for name, scorer in self.scorers.items():

@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 import httpx
 
 from .. import __version__
-from ..client import Options
+from ..client import ImageOptions, Options
 from ..errors import ConfigError
 from ..keys import canonical
 from ..monitor.events import CALL_COLUMNS, CallRecord, VoteRecord
 from ..monitor.redaction import redact
-from ..types import ImagePart, Message, TextPart, ToolCall
+from ..types import Image, ImagePart, Message, TextPart, ToolCall
 from .grid import Plan, Question, Variant
 from .judge import Judgement
 
@@ -40,6 +40,7 @@ VERSION = 1
 """Raised when an older toolkit would misread the file; a new field does not need that."""
 
 MANIFEST, PLAN, CALLS, OPINIONS, STREAMS = "manifest.json", "plan.json", "calls.json", "opinions.json", "streams.json"
+PICTURES = "pictures.json"
 BORN = (1980, 1, 1, 0, 0, 0)  # no clock in the file: the same comparison gives the same bytes
 
 Json = Any  # whatever json.loads gives
@@ -59,6 +60,7 @@ class Content(NamedTuple):
     scores: Mapping[int, Mapping[str, float]]
     votes: tuple[VoteRecord, ...]
     judgements: tuple[Judgement, ...]
+    pictures: Mapping[int, Sequence[Image]]
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------------
@@ -66,16 +68,20 @@ class Content(NamedTuple):
 
 def write(path: str | os.PathLike[str], content: Content, streams: Mapping[int, Stream] | None = None) -> None:
     """Write a comparison, whole or not at all."""
-    parts = {
-        PLAN: plan_row(content.plan) | {"name": content.name, "run_id": content.run_id, "elapsed_s": content.elapsed_s},
-        CALLS: {"columns": CALL_COLUMNS, "rows": sorted((index, *row) for index, row in content.records.items())},
-        OPINIONS: {
-            "scorers": content.scorers,
-            "scores": {index: {name: told(value) for name, value in scores.items()} for index, scores in content.scores.items()},
-            "votes": [vote._asdict() for vote in content.votes],
-            "judgements": [said._asdict() for said in content.judgements],
-        },
-    } | ({} if streams is None else {STREAMS: {index: list(stream) for index, stream in sorted(streams.items())}})
+    parts = (
+        {
+            PLAN: plan_row(content.plan) | {"name": content.name, "run_id": content.run_id, "elapsed_s": content.elapsed_s},
+            CALLS: {"columns": CALL_COLUMNS, "rows": sorted((index, *row) for index, row in content.records.items())},
+            OPINIONS: {
+                "scorers": content.scorers,
+                "scores": {index: {name: told(value) for name, value in scores.items()} for index, scores in content.scores.items()},
+                "votes": [vote._asdict() for vote in content.votes],
+                "judgements": [said._asdict() for said in content.judgements],
+            },
+        }
+        | ({PICTURES: pictures_rows(content.pictures)} if content.pictures else {})
+        | ({} if streams is None else {STREAMS: {index: list(stream) for index, stream in sorted(streams.items())}})
+    )
     members = {name: json.dumps(part, separators=(",", ":"), default=plain_value, allow_nan=False).encode() for name, part in parts.items()}
     target = Path(path).expanduser()
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
@@ -110,10 +116,17 @@ def plan_row(plan: Plan) -> dict[str, Json]:
         "questions": [[question.prompt_id, prompt_row(question.prompt), question.reference] for question in plan.questions],
         "repeats": plan.repeats,
         "order_seed": plan.order_seed,
+    } | ({"kind": "image"} if isinstance(plan.variants[0].options, ImageOptions) else {})
+
+
+def pictures_rows(pictures: Mapping[int, Sequence[Image]]) -> dict[int, Json]:
+    return {
+        index: [{"mime": image.mime, "data": base64.b64encode(image.data).decode("ascii")} for image in images]
+        for index, images in sorted(pictures.items())
     }
 
 
-def options_row(options: Options) -> dict[str, Json]:
+def options_row(options: Options | ImageOptions) -> dict[str, Json]:
     """The options that were given; what services take in ``extra`` can be a token, so it is looked through."""
     given = {field.name: getattr(options, field.name) for field in fields(options)}
     return {name: redact(value) if name == "extra" else value for name, value in given.items() if value is not None}
@@ -210,6 +223,10 @@ def read_content(parts: Mapping[str, Json]) -> Content:
         },
         votes=tuple(VoteRecord(**known(VoteRecord, vote.items())) for vote in opinions["votes"]),
         judgements=tuple(Judgement(**known(Judgement, said.items())) for said in opinions["judgements"]),
+        pictures={
+            int(index): tuple(Image(data=base64.b64decode(one["data"], validate=True), mime=str(one["mime"])) for one in images)
+            for index, images in parts.get(PICTURES, {}).items()
+        },
     )
 
 
@@ -219,10 +236,11 @@ def known(kind: Any, values: Iterable[tuple[str, Json]]) -> dict[str, Json]:  # 
 
 
 def read_plan(row: Mapping[str, Json]) -> Plan:
-    names = {field.name for field in fields(Options)}
+    kind = ImageOptions if row.get("kind") == "image" else Options
+    names = {field.name for field in fields(kind)}
     return Plan(
         variants=tuple(
-            Variant(one["label"], one["name"], Options(**{name: value for name, value in one["options"].items() if name in names}))
+            Variant(one["label"], one["name"], kind(**{name: value for name, value in one["options"].items() if name in names}))
             for one in row["variants"]
         ),
         questions=tuple(Question(prompt_id, read_prompt(prompt), reference) for prompt_id, prompt, reference in row["questions"]),

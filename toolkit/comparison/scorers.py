@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError
-from ..types import Completion
+from ..types import Completion, ImageResult
 
 __all__ = ["SCORERS", "Scorer", "read_scorers", "score"]
 
-Scorer = Callable[[Completion, Any], float | bool | None]
+Scorer = Callable[[Any, Any], float | bool | None]  # Any: a Completion, an ImageResult where pictures are compared
 """Takes the completion and the prompt's reference; gives a number, or ``None`` where it can't tell."""
 
 WORDS = re.compile(r"\w+")
@@ -113,7 +113,7 @@ def read_scorers(scorers: Sequence[str | Scorer] | Mapping[str, Scorer]) -> dict
     return read
 
 
-def score(name: str, scorer: Scorer, completion: Completion, reference: Any) -> float:  # what a user put into the frame
+def score(name: str, scorer: Scorer, completion: Completion | ImageResult, reference: Any) -> float:  # what a user put into the frame
     """Return a score as a number; NaN where there is nothing to compare with.
 
     Raises

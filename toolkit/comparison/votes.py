@@ -16,6 +16,8 @@ from ..keys import canonical, digest
 from ..monitor import frames
 from ..monitor.events import VoteRecord
 from ..monitor.journal import Journal
+from ..types import Image
+from .bare import bare
 from .pairings import Pairing
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class Paper(NamedTuple):
     right: str
     position: int  # from 1
     total: int
+    left_images: tuple[Image, ...] = ()  # without what is written beside them
+    right_images: tuple[Image, ...] = ()
 
 
 class Progress(NamedTuple):
@@ -190,7 +194,9 @@ class Ballot:
         if self._shown_at is None:
             self._shown_at = self._timer()
         pairing = self._queue[self._next]
-        return Paper(pairing.prompt, pairing.text_a, pairing.text_b, self._next + 1, len(self._queue))
+        left, left_images = shown_blind(pairing.text_a, pairing.images_a)
+        right, right_images = shown_blind(pairing.text_b, pairing.images_b)
+        return Paper(pairing.prompt, left, right, self._next + 1, len(self._queue), left_images, right_images)
 
     @property
     def progress(self) -> Progress:
@@ -243,6 +249,13 @@ class Ballot:
 
     def __repr__(self) -> str:
         return f"<Ballot of {self.rater}: {self.progress.done} of {self.progress.total} voted on>"
+
+
+def shown_blind(text: str, images: Sequence[Image]) -> tuple[str, tuple[Image, ...]]:
+    """What of an answer tells nothing of its model: pictures without their notes; one that can't be freed of them is only named."""
+    freed = [(image, bare(image)) for image in images]
+    named = [f"[a picture of type {image.mime}, which can't be shown blind]" for image, found in freed if found is None]
+    return "\n".join(filter(None, [text, *named])), tuple(found for _, found in freed if found is not None)
 
 
 def made_seed(rater: str, pairings: Sequence[Pairing]) -> int:

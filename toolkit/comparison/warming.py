@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..errors import ConfigError
 from ..monitor.outcomes import Outcome
-from ..types import Completion
+from ..types import Completion, ImageResult
 from .grid import Cell, Plan
 from .run import Asked, Run
 
@@ -47,7 +47,7 @@ class WarmUp:
     def note(self, cell: Cell) -> Asked:  # noqa: ARG002 - an Asker's
         return keep_nothing
 
-    def answered(self, cell: Cell, completion: Completion) -> None:
+    def answered(self, cell: Cell, completion: Completion | ImageResult) -> None:
         """Keep nothing of it."""
 
     def fail(self, error: BaseException) -> None:

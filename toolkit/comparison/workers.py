@@ -26,7 +26,7 @@ from ..monitor.journal import Journal, shown_url
 from ..monitor.journal.address import ServerAddress
 from ..monitor.outcomes import Outcome
 from ..pricing import Price
-from ..types import CacheMode, Completion
+from ..types import CacheMode, Completion, ImageResult
 from ..wire.retry import Retry
 from .grid import Cell
 from .loop import LoopThread, ask_all
@@ -196,7 +196,7 @@ class Harvest:
 
     rows: list[tuple[int, CallRecord]] = field(default_factory=list)
     errors: list[ErrorRecord] = field(default_factory=list)
-    answers: list[tuple[int, Completion]] = field(default_factory=list)
+    answers: list[tuple[int, Completion | ImageResult]] = field(default_factory=list)
     journaled: bool = False
     wrong: str | None = None
 
@@ -223,7 +223,7 @@ class Batch:
         if outcome.error is not None:
             self.harvest.errors.append(outcome.error_row(outcome.error))
 
-    def answered(self, cell: Cell, completion: Completion) -> None:
+    def answered(self, cell: Cell, completion: Completion | ImageResult) -> None:
         if self.order.with_answers:
             self.harvest.answers.append((cell.index, completion))
 
@@ -270,7 +270,8 @@ class FanOut:
 def find_fan_out(n_jobs: int | None) -> FanOut | None:
     """Return which processes are to ask; ``None`` where this one asks.
 
-    They are those of an active ``joblib.parallel_config(backend=...)``, unless that means threads; with ``n_jobs`` alone they are loky's.
+    They are those of an active ``joblib.parallel_config(backend=...)``, unless that means threads; with ``n_jobs`` alone, ours or that of
+    ``parallel_config``, they are loky's.
 
     Raises
     ------
@@ -288,6 +289,9 @@ def find_fan_out(n_jobs: int | None) -> FanOut | None:
     backend, configured = parallel.get_active_backend(prefer="threads")  # threads where none was chosen
     if not getattr(backend, "uses_threads", False):
         return FanOut(backend, n_jobs or configured or -1)
+    preset, jobs = parallel.get_active_backend()  # processes where none was chosen
+    if n_jobs is None and not getattr(preset, "uses_threads", False):
+        n_jobs = jobs
     return None if n_jobs in (None, 1) else FanOut("loky", n_jobs)
 
 

@@ -79,9 +79,10 @@ class PriceBook:
         self.wall = wall
 
     def __call__(self, model: str) -> Price | None:
-        found = self.own.get(model)
-        if found is not None:
-            return found
+        return self.own.get(model) or self.listed(model)
+
+    def listed(self, model: str) -> Price | None:
+        """Return what the lists say, whatever the caller's own table does."""
         provider, _, name = model.partition("/")
         for list_name in LISTS.get(provider, ()):
             found = price_in(list_name, name, self.wall())

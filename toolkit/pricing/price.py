@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..render import Shown
 from ..types import Usage
 
-__all__ = ["LOCAL", "Price", "cost_of"]
+__all__ = ["LOCAL", "Price", "at_standard_rates", "cost_of"]
+
+STANDARD_TIERS = ("", "auto", "default", "standard", "on_demand")
+"""Of service tiers, in all services' words; ``auto`` and nothing leave open which it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,3 +85,14 @@ def split_cost(total: int, rate: float, *parts: tuple[int | None, float | None])
         rest -= tokens or 0
         cost += (tokens or 0) * (rate if own_rate is None else own_rate)
     return None if rest < 0 else cost + rest * rate
+
+
+def at_standard_rates(reported: Mapping[str, float | str]) -> bool:
+    """Whether an answer's ``reported`` names no service tier (flex, priority, batch, ...) whose prices the lists don't hold.
+
+    Examples
+    --------
+    >>> at_standard_rates({"service_tier": "default"}), at_standard_rates({"traffic_type": "ON_DEMAND_FLEX"})
+    (True, False)
+    """
+    return all(str(reported.get(name, "")).lower() in STANDARD_TIERS for name in ("service_tier", "traffic_type"))

@@ -60,8 +60,8 @@ class ChatCompletions(Provider):
 
     def read_reported(self, data: Mapping[str, Any]) -> dict[str, float | str]:
         """What the service tells about itself, in an answer or in the last chunks of a stream."""
-        fingerprint = data.get("system_fingerprint")
-        return {"system_fingerprint": paired(fingerprint)} if isinstance(fingerprint, str) and fingerprint else {}
+        told = {name: data.get(name) for name in ("system_fingerprint", "service_tier")}
+        return {name: paired(value) for name, value in told.items() if isinstance(value, str) and value}
 
     def list_models(self) -> Steps[list[ModelInfo]]:
         response = yield from self.send(self.get("/models"))

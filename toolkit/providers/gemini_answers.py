@@ -12,7 +12,7 @@ from ..wire.fastjson import loads
 from ..wire.stream import MAX_EVENT_BYTES, SSEDecoder, SSEvent, paired
 from .base import hinted
 from .images import read_base64
-from .reading import StreamReader, count, number
+from .reading import StreamReader, count, number, objects
 
 if TYPE_CHECKING:
     from .vertex import Vertex
@@ -94,6 +94,7 @@ class GeminiReader(StreamReader[SSEvent]):
     def __init__(self, provider: Vertex, request: ChatRequest, decoder: GeminiDecoder) -> None:
         super().__init__(provider, request, decoder)
         self.images: list[Image] = []
+        self.image_tokens: int | None = None
         self.id: str | None = None
         self._token: str | None = None
         self._earlier = Usage()
@@ -203,6 +204,7 @@ class GeminiReader(StreamReader[SSEvent]):
             self.reported["traffic_type"] = paired(traffic)
         if any(count(usage.get(name)) for name in ("promptTokenCount", "candidatesTokenCount", "totalTokenCount")):
             self.usage = sum_usage((self._earlier, read_usage(usage)))
+            self.image_tokens = read_image_tokens(usage)
 
     def _end(self, finish: FinishReason, reason: Any, message: Any) -> None:  # any JSON
         """Keep the service's own word where ours says less."""
@@ -224,6 +226,13 @@ def read_usage(usage: Mapping[str, Any]) -> Usage:
         reasoning_tokens=thoughts,
         cached_input_tokens=count(usage.get("cachedContentTokenCount")),
     )
+
+
+def read_image_tokens(usage: Mapping[str, Any]) -> int | None:
+    """How many of the answer's tokens are pictures; ``None`` where the service does not tell words and pictures apart."""
+    details = usage.get("candidatesTokensDetails")
+    counts = [count(entry.get("tokenCount")) or 0 for entry in objects(details) if entry.get("modality") == "IMAGE"]
+    return sum(counts) if counts else None
 
 
 def sum_usage(usages: Iterable[Usage]) -> Usage:

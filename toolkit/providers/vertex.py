@@ -196,11 +196,13 @@ class Vertex(Provider):
             make = partial(self.build, replace(wire, body=one_picture(wire.body, at)), stream=False, timeout_s=request.timeout_s)
             response = yield from self.signed(make, model=request.model)
             found.append(self.read_image(response, request))
+        counts = [reply.image_output_tokens for reply in found]
         return replace(
             found[0],
             images=tuple(image for reply in found for image in reply.images),
             text="\n".join(reply.text for reply in found if reply.text),
             usage=sum_usage(reply.usage for reply in found),
+            image_output_tokens=None if None in counts else sum(filter(None, counts)),
         )
 
     def read_image(self, response: httpx.Response, request: ImageRequest) -> ImageReply:
@@ -217,6 +219,7 @@ class Vertex(Provider):
             text=reply.text,
             served_model=reply.served_model,
             usage=reply.usage,
+            image_output_tokens=reader.image_tokens,
             request_id=reply.request_id,
             reported=reply.reported,
         )

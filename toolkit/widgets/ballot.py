@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import traitlets
 
-from ..render import escape, html_page
+from ..render import escape, html_page, picture_address
 from .view import View
 
 __all__ = ["Ballot", "BallotWidget", "Paper"]
+
+
+class Picture(Protocol):
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def mime(self) -> str: ...
 
 
 class Paper(Protocol):
@@ -24,6 +32,10 @@ class Paper(Protocol):
     def right(self) -> str: ...
     @property
     def position(self) -> int: ...
+    @property
+    def left_images(self) -> Sequence[Picture]: ...
+    @property
+    def right_images(self) -> Sequence[Picture]: ...
 
 
 class Progress(Protocol):
@@ -78,9 +90,10 @@ function render({ model, el }) {
   const sides = ["A", "B"].map((name) => {
     const side = element("section", { "aria-label": `Answer ${name}` });
     const text = element("div", { class: "text" });
-    side.append(element("b", {}, name), text);
+    const pictures = element("div", { class: "pictures" });
+    side.append(element("b", {}, name), pictures, text);
     answers.append(side);
-    return text;
+    return { text, show: (addresses) => pictures.replaceChildren(...addresses.map((src) => element("img", { src, alt: `Picture of answer ${name}` }))) };
   });
   const row = element("div", { class: "choices" });
   const choose = (choice) => {
@@ -103,8 +116,10 @@ function render({ model, el }) {
   const draw = () => {
     said.textContent = model.get("said");
     prompt.textContent = model.get("prompt");
-    sides[0].textContent = model.get("left");
-    sides[1].textContent = model.get("right");
+    sides[0].text.textContent = model.get("left");
+    sides[1].text.textContent = model.get("right");
+    sides[0].show(model.get("left_pictures"));
+    sides[1].show(model.get("right_pictures"));
     prompt.hidden = answers.hidden = row.hidden = model.get("over");
     for (const button of buttons) button.disabled = button.dataset.choice === "undo" && model.get("position") <= 1;
   };
@@ -123,6 +138,7 @@ CSS = """
 .tk-vote [hidden] { display: none !important }
 .tk-vote .answers { display: grid; grid-template-columns: 1fr 1fr; gap: 1em }
 .tk-vote .text { white-space: pre-wrap; overflow-wrap: anywhere; border-left: 3px solid #8888; padding-left: .8em; max-height: 24em; overflow-y: auto }
+.tk-vote .pictures img { max-width: 100%; max-height: 24em; margin: .4em .4em 0 0 }
 .tk-vote .choices { margin-top: .8em; display: flex; gap: .5em; flex-wrap: wrap }
 .tk-vote button { font: inherit; padding: .3em .8em; border: 1px solid #8888; border-radius: 4px; background: transparent; color: inherit; cursor: pointer }
 .tk-vote button:disabled { opacity: .45; cursor: default }
@@ -148,6 +164,8 @@ class BallotWidget(View):
     prompt = traitlets.Unicode().tag(sync=True)
     left = traitlets.Unicode().tag(sync=True)
     right = traitlets.Unicode().tag(sync=True)
+    left_pictures: Any = traitlets.List().tag(sync=True)
+    right_pictures: Any = traitlets.List().tag(sync=True)
     position = traitlets.Int().tag(sync=True)
     over = traitlets.Bool().tag(sync=True)
 
@@ -177,12 +195,14 @@ class BallotWidget(View):
             with self.hold_sync():
                 self.said = f"Done: {progress.done} of {progress.total} voted on, as {self._ballot.rater}. {self._ending}"
                 self.prompt = self.left = self.right = ""
+                self.left_pictures = self.right_pictures = []
                 self.position, self.over = progress.total + 1, True
             self.leave()
             return
         with self.hold_sync():
             self.over = False
             self.prompt, self.left, self.right, self.position = paper.prompt, paper.left, paper.right, paper.position
+            self.left_pictures, self.right_pictures = addresses(paper.left_images), addresses(paper.right_images)
             self.said = f"{progress.done} of {progress.total} voted on, as {self._ballot.rater}"
 
     def left_behind(self) -> str:
@@ -190,3 +210,7 @@ class BallotWidget(View):
 
     def __repr__(self) -> str:
         return f"<blind vote of {self._ballot.rater}: {self._ballot.progress.done} of {self._ballot.progress.total} voted on>"
+
+
+def addresses(pictures: Sequence[Picture]) -> list[str]:
+    return [picture_address(picture.mime, picture.data) for picture in pictures]

@@ -12,6 +12,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import cast
 
 import httpx
 
@@ -40,8 +41,7 @@ class Link(asyncio.Protocol):
     # --- called by the loop ------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # it is one, though uvloop's is no subclass
 
     def data_received(self, data: bytes) -> None:
         if self.parser is None or self.parser.done:  # nobody asked for this

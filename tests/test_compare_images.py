@@ -1,0 +1,240 @@
+"""Models that draw, compared: the same engine, cache, journal and files as for words, and pictures where words would stand."""
+
+import asyncio
+import base64
+import dataclasses
+import struct
+import zlib
+
+import pytest
+
+import toolkit as tk
+from servers.http import json_answer
+from servers.openrouter import PNG, OpenRouterService
+from toolkit.cache import ResponseCache
+from toolkit.comparison.bare import bare
+from toolkit.errors import ConfigError
+from toolkit.types import Image
+
+MODELS = ["openrouter/acme/painter", "openrouter/acme/sketcher"]
+PROMPTS = ["a stone <b>bridge</b>", "a lighthouse"]
+
+
+@dataclasses.dataclass
+class Studio(OpenRouterService):
+    """Draws one picture after another, no two alike, and charges for them."""
+
+    mime: str = "image/png"
+
+    def draw(self, request):
+        wish = request.json
+        data = PNG + f"{wish['model']} {wish['prompt']}".encode()
+        pictures = [{"b64_json": base64.b64encode(data + bytes([i])).decode(), "media_type": self.mime} for i in range(wish.get("n", 1))]
+        return json_answer({"data": pictures, "usage": {"prompt_tokens": 5, "completion_tokens": 100, "cost": 0.02}})
+
+
+@pytest.fixture
+def server():
+    with Studio().serve() as served:
+        yield served
+
+
+def options_of(server, tmp_path):
+    return {
+        "base_urls": {"openrouter": f"{server.url}/api/v1"},
+        "api_keys": {"openrouter": "sk-or-v1-0123456789"},
+        "cache": ResponseCache(tmp_path / "cache"),
+        "journal": str(tmp_path / "journal.sqlite"),
+    }
+
+
+@pytest.fixture
+def client(server, tmp_path):
+    with tk.Client(**options_of(server, tmp_path)) as made:
+        yield made
+
+
+def drawn(client, prompts=PROMPTS, **more):
+    return tk.compare(MODELS, prompts, kind="image", client=client, **more)
+
+
+def test_each_model_draws_each_prompt_once_and_the_frame_counts_bytes(client, server):
+    result = drawn(client, n=2, size="1024x1024")
+    assert (result.frame["status"] == "ok").all() and set(result.frame["operation"]) == {"image"}
+    assert [request.json["size"] for request in server.requests] == ["1024x1024"] * 4
+    assert result.frame["cost_usd"].tolist() == [0.02] * 4
+    for row in result.frame.itertuples():
+        pictures = result.images(row.prompt_id, row.label)
+        assert (len(pictures), sum(len(picture.data) for picture in pictures)) == (2, row.answer_bytes)
+    journaled = tk.monitor.calls(run=result.run_id, journal=str(client.journal.address))
+    assert sorted(journaled["call_id"]) == sorted(result.frame["call_id"])
+
+
+def test_run_again_nothing_is_drawn_again_and_the_pictures_are_the_same(client, server):
+    first, again = drawn(client), drawn(client)
+    assert len(server.requests) == 4
+    assert set(again.frame["provenance"]) == {"replayed"}
+    assert again.images("001", MODELS[0]) == first.images("001", MODELS[0]) != ()
+    assert client.generate_image(MODELS[0], PROMPTS[0]).images == first.images("001", MODELS[0])
+
+
+def test_the_awaitable_twin_draws_the_same(server, tmp_path):
+    async def ask():
+        async with tk.AsyncClient(**options_of(server, tmp_path)) as client:
+            return await tk.acompare(MODELS, PROMPTS, kind="image", client=client)
+
+    result = asyncio.run(ask())
+    assert MODELS[1].split("/", 1)[1].encode() in result.images("002", MODELS[1])[0].data
+
+
+def test_side_by_side_shows_the_pictures_and_names_them_in_text(client):
+    table = drawn(client, n=2).side_by_side()
+    assert str(table.iloc[0, 0]) == f"2 pictures, {2 * len(PNG) + 2 * len(f'acme/painter {PROMPTS[0]}') + 2} B"
+    page = table._repr_html_()
+    assert page.count("<img") == 8 and 'src="data:image/png;base64,' in page
+    assert "&lt;b&gt;bridge" in page and "<b>bridge" not in page
+    assert "The pictures shown are in the notebook" in page
+
+
+def test_only_the_first_page_holds_pictures(client):
+    page = drawn(client, [f"view {i}" for i in range(23)]).side_by_side()._repr_html_()
+    assert page.count("<img") == 40 and page.count("1 picture,") == 6
+
+
+def test_a_kind_of_picture_that_can_carry_scripts_is_only_named(tmp_path):
+    class Vectors(Studio):
+        def draw(self, _request):
+            svg = base64.b64encode(b"<svg onload='alert(1)'/>").decode()
+            return json_answer({"data": [{"b64_json": svg, "media_type": "image/svg+xml"}]})
+
+    with Vectors().serve() as server, tk.Client(**options_of(server, tmp_path)) as client:
+        page = drawn(client).side_by_side()._repr_html_()
+    assert "<img" not in page and "image/svg+xml, which is not shown" in page
+
+
+def test_a_scorer_gets_the_pictures(client):
+    result = drawn(client, scorers={"pictures": lambda drawing, reference: len(drawing.images)}, n=2)
+    assert result.frame["pictures"].tolist() == [2.0] * 4
+
+
+@pytest.mark.parametrize("write", ["save", "to_capsule"])
+def test_a_file_carries_the_pictures(write, client, tmp_path):
+    result = drawn(client, size=(512, 512))
+    getattr(result, write)(tmp_path / "drawn.zip")
+    read = tk.load_comparison(tmp_path / "drawn.zip")
+    assert [read.images(p, m) for p in ("001", "002") for m in MODELS] == [result.images(p, m) for p in ("001", "002") for m in MODELS]
+    assert read.frame.equals(result.frame)
+    assert read.side_by_side()._repr_html_() == result.side_by_side()._repr_html_()
+
+
+def test_options_of_its_own_go_before_the_comparisons(client, server):
+    large = tk.Model(MODELS[0], size="2048x2048", label="large")
+    tk.compare([large, MODELS[0]], ["x"], kind="image", size="512x512", client=client)
+    assert {request.json["size"] for request in server.requests} == {"2048x2048", "512x512"}
+
+
+def test_a_call_that_failed_has_no_pictures(tmp_path):
+    with Studio(fault=lambda _request, _good: json_answer({"error": {"message": "no", "code": 400}}, 400)).serve() as server:
+        with tk.Client(**options_of(server, tmp_path)) as client:
+            result = drawn(client)
+    assert set(result.frame["status"]) == {"error"}
+    assert result.images("001", MODELS[0]) == ()
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "told"),
+    [
+        (MODELS, {"kind": "video"}, "kind='video'"),
+        (MODELS, {"kind": "image", "temperature": 0.5}, "temperature= does not go with kind='image'"),
+        (MODELS, {"size": "512x512"}, "size= does not go with kind='text'"),
+        (MODELS, {"n": 2}, "n= does not go with kind='text'"),
+        (MODELS, {"kind": "image", "size": "large"}, "size='large'"),
+        (MODELS, {"kind": "image", "n": 0}, "n=0"),
+        ([tk.Model(MODELS[0], max_tokens=5)], {"kind": "image"}, "max_tokens= of openrouter/acme/painter"),
+        ([tk.Model(MODELS[0], size="1x1")], {}, "size= of openrouter/acme/painter"),
+        (MODELS, {"kind": "image", "judge": "scripted/echo"}, "judge= does not work with pictures"),
+        (MODELS, {"kind": "image", "n_jobs": 2}, "n_jobs= and joblib"),
+        (MODELS, {"kind": "image", "scorers": ["contains"]}, "the scorer contains"),
+        (["scripted/echo"], {"kind": "image"}, "image"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_asked(models, options, told, client, server):
+    with pytest.raises(ConfigError, match=told):
+        tk.compare(models, ["x"], client=client, **options)
+    assert not server.requests
+
+
+def test_what_needs_words_says_so(client):
+    result = drawn(client)
+    with pytest.raises(ConfigError, match="a judge does not work with pictures"):
+        result.judge("scripted/echo")
+    with pytest.raises(ConfigError, match="no model 'nobody'"):
+        result.images("001", "nobody")
+    with pytest.raises(ConfigError, match="one string"):
+        drawn(client, [[{"role": "user", "content": "x"}]])
+
+
+# --- blind votes -------------------------------------------------------------------------------------------------------------------
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(note):
+    """A picture of one pixel, with a note of who drew it before its end and after."""
+    end = chunk(b"IEND", b"")
+    return PNG.removesuffix(end) + chunk(b"tEXt", b"Software\0" + note) + end + note
+
+
+def segment(marker, data):
+    return bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data
+
+
+def jpeg(note):
+    head = segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0") + segment(0xE1, b"Exif\0\0" + note) + segment(0xFE, note)
+    return b"\xff\xd8" + head + segment(0xDB, bytes(65)) + segment(0xDA, b"\1\1\0\0\x3f\0") + b"scan\xff\xd9" + note
+
+
+def webp(note):
+    parts = [(b"VP8X", bytes([0x2C]) + bytes(9)), (b"VP8L", b"pixels"), (b"EXIF", note + b"\0" * (len(note) % 2)), (b"XMP ", note)]
+    body = b"".join(kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2) for kind, data in parts)
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+@pytest.mark.parametrize(
+    ("make", "mime", "kept"), [(png, "image/png", b"IDAT"), (jpeg, "image/jpeg", b"scan"), (webp, "image/webp", b"pixels")]
+)
+def test_a_picture_is_freed_of_what_is_written_beside_it(make, mime, kept):
+    freed = bare(Image(data=make(b"acme painter"), mime=mime))
+    assert b"acme" not in freed.data and kept in freed.data
+    assert bare(freed) == freed == bare(Image(data=make(b"another"), mime=mime))
+
+
+@pytest.mark.parametrize(("make", "mime"), [(png, "image/png"), (jpeg, "image/jpeg"), (webp, "image/webp")])
+def test_a_picture_that_was_cut_is_not_shown_blind(make, mime):
+    whole = make(b"")
+    assert all(bare(Image(data=whole[:cut], mime=mime)) is None for cut in range(len(whole) - 1))
+    assert bare(Image(data=b"GIF89a", mime="image/gif")) is None
+
+
+def test_a_ballot_shows_the_pictures_and_nothing_that_names_their_model(client):
+    class Signed(Studio):
+        def draw(self, request):
+            data = base64.b64encode(png(request.json["model"].encode())).decode()
+            return json_answer({"data": [{"b64_json": data, "media_type": "image/png"}]})
+
+    with Signed().serve() as server:
+        with tk.Client(
+            base_urls={"openrouter": f"{server.url}/api/v1"}, api_keys={"openrouter": "k"}, cache=False, journal=False
+        ) as signing:
+            result = drawn(signing, PROMPTS[1:])
+    ballot = result.ballot(rater="ann")
+    assert [image.data for image in ballot.current.left_images] == [PNG]
+    widget = result.vote(rater="ann")
+    (address,) = widget.left_pictures
+    assert base64.b64decode(address.removeprefix("data:image/png;base64,")) == PNG
+    assert "acme" not in str(widget.get_state())
+    ballot.cast("a")
+    (vote,) = result.votes().to_dict("records")
+    assert vote["winner"] == vote["model_a"] in MODELS
