@@ -17,7 +17,7 @@ from servers.chat_completions import ChatService
 from servers.http import Pause, Server
 from toolkit.testing import Answer, script
 
-KILLS = int(os.environ.get("KILLS", "20"))
+KILLS = int(os.environ.get("KILLS", "8"))
 KILLS_A_GRID = 5
 PROMPTS = [f"question {i}" for i in range(12)]
 WIDTH = 4
