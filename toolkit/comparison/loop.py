@@ -1,6 +1,7 @@
 """Asks the cells of a comparison on an event loop: the caller's for ``acompare``, one in a thread of its own for ``compare``.
 
-Sixty-four threads queue for the interpreter's lock at each look-up, write and exchange; tasks of one loop do not.
+Threads queue for the interpreter's lock at each look-up, write and exchange, and tasks of one loop do not; which of the two is faster on an
+idle machine is for ``benchmarks/grid.py`` to say.
 """
 
 from __future__ import annotations
