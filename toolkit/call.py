@@ -17,6 +17,7 @@ import httpx
 
 from .cache.base import MISS, Found
 from .cache.flights import Failed, Flight, Landed
+from .cache.frozen import freeze
 from .errors import (
     CacheMiss,
     ConfigError,
@@ -39,11 +40,14 @@ from .wire.retry import Retry
 from .wire.size import TooLargeError
 from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Sleep, Steps, T
 
-__all__ = ["ChatQuestion", "ImageQuestion", "Policy", "Question", "ask", "exchange"]
+__all__ = ["ChatQuestion", "ImageQuestion", "Observer", "Policy", "Question", "ask", "exchange"]
 
 DEFAULT_RETRY = Retry()
 LISTED_PRICES = PriceBook()
 SHORTEST_READ_S = 0.001  # a limit of zero would mean: don't wait at all
+
+Observer = Callable[[Outcome], None]
+"""Told how a call ended, after it is recorded."""
 
 ResultT = TypeVar("ResultT", Completion, ImageResult)
 ResultT_co = TypeVar("ResultT_co", covariant=True)
@@ -182,6 +186,7 @@ class Call:
     stream: bool
     emit: bool
     replay_recorded: bool
+    observe: Observer | None
     wire: Wire | None = None
     key: str | None = None
     attempts: int = 0
@@ -195,23 +200,24 @@ class Call:
     def record(
         self, timing: Timing, *, completion: Completion | ImageResult | None = None, error: BaseException | None = None, partial: str = ""
     ) -> None:
-        self.policy.record(
-            Outcome(
-                at=self.at,
-                call_id=self.call_id,
-                context=self.context,
-                request=self.request,
-                timing=timing,
-                completion=completion,
-                error=error,
-                partial=partial,
-                provenance=self.provenance,
-                attempts=completion.attempts if completion is not None else self.attempts if error is None else max(self.attempts, 1),
-                base_url=self.provider.shown_url,
-                key=self.key,
-                record_content=self.policy.record_content,
-            )
+        outcome = Outcome(
+            at=self.at,
+            call_id=self.call_id,
+            context=self.context,
+            request=self.request,
+            timing=timing,
+            completion=completion,
+            error=error,
+            partial=partial,
+            provenance=self.provenance,
+            attempts=completion.attempts if completion is not None else self.attempts if error is None else max(self.attempts, 1),
+            base_url=self.provider.shown_url,
+            key=self.key,
+            record_content=self.policy.record_content,
         )
+        self.policy.record(outcome)
+        if self.observe is not None:
+            self.observe(outcome)
 
 
 def ask(
@@ -224,10 +230,12 @@ def ask(
     stream: bool = False,
     emit: bool = False,
     replay_recorded: bool = False,
+    observe: Observer | None = None,
 ) -> Steps[ResultT]:
     """Ask a model one question.
 
     ``stream`` asks the service for a stream, which is what gives a time to first token; ``emit`` hands its events to a reader.
+    ``observe`` is told of the outcome once it is recorded.
     """
     call = Call(
         provider=provider,
@@ -240,6 +248,7 @@ def ask(
         stream=stream or emit,
         emit=emit,
         replay_recorded=replay_recorded,
+        observe=observe,
     )
     try:
         completion: ResultT = yield from answer(call, cache)
@@ -352,15 +361,17 @@ def live(call: Call, *, keep: bool, landed: Callable[[Kept], None] | None = None
     cost = reply.cost_usd if price is None else cost_of(reply.usage, price, image_output_tokens=pictures)
     if cost is None and call.provider.free:
         cost = 0.0
-    kept = Kept(
-        reply=reply,
-        at=call.at,
-        latency_s=ledger.attempt_s,
-        ttft_s=ledger.first_s(),
-        ttfa_s=ledger.first_s("text"),
-        pieces=tuple(ledger.pieces),
-        cost_usd=cost,
-        price_date=price.date if price else None,
+    kept = freeze(
+        Kept(
+            reply=reply,
+            at=call.at,
+            latency_s=ledger.attempt_s,
+            ttft_s=ledger.first_s(),
+            ttfa_s=ledger.first_s("text"),
+            pieces=tuple(ledger.pieces),
+            cost_usd=cost,
+            price_date=price.date if price else None,
+        )
     )
     parsed = call.question.parse(reply)  # an answer that breaks its schema is shown to the caller, and not kept
     if keep and reply.keepable:

@@ -14,13 +14,13 @@ from typing import Any
 
 from . import settings
 from .cache.tiers import ResponseCache
-from .call import ChatQuestion, ImageQuestion, Policy, ask, exchange
+from .call import ChatQuestion, ImageQuestion, Observer, Policy, ask, exchange
 from .drive import AsyncDriver, LoopWatch, ThreadDriver
 from .errors import ConfigError, ToolkitError, when_shown
 from .keys import key_of
 from .monitor.exporters.switch import exporting, switch_on_as_set
 from .monitor.journal import Journal, open_journal
-from .monitor.outcomes import CallContext, Outcome
+from .monitor.outcomes import CallContext
 from .monitor.redaction import guard_httpx
 from .monitor.tracker import keep_shown
 from .pricing import Price, PriceBook, load_lists
@@ -59,7 +59,6 @@ Prompt = str | Sequence[Message | Mapping[str, Any]]
 Size = str | tuple[int, int]
 """Of a picture: ``"1024x768"`` or ``(1024, 768)``, width first."""
 
-Observer = Callable[[Outcome], None]
 
 when_shown(keep_shown)
 
@@ -314,7 +313,8 @@ class Toolbox:
             self.provider(provider_name),
             question_of(name, prompt, options),
             context=CallContext(provider=provider_name, model=f"{provider_name}/{name}", **{"label": model, **(context or {})}),
-            policy=self.policy if observe is None else self.observed(observe),
+            policy=self.policy,
+            observe=observe,
             cache=cache,
             stream=stream and isinstance(options, Options),
             emit=emit,
@@ -338,16 +338,6 @@ class Toolbox:
         first = self.ask(resolved, prompt, options, **how)
         others = self.routing.fallbacks(resolved)
         return ask_in_turn(first, others, lambda other: self.ask(other, prompt, options, **how)) if others else first
-
-    def observed(self, observe: Observer) -> Policy:
-        """The same policy, with one more who is told of each outcome."""
-        record = self.policy.record
-
-        def tell(outcome: Outcome) -> None:
-            record(outcome)
-            observe(outcome)
-
-        return replace(self.policy, record=tell)
 
     def has_answer(self, model: str, prompt: Prompt, options: Options, repeat: int) -> bool:
         provider_name, name = split_model(self.routing.resolve(model))

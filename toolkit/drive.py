@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import httpx
@@ -15,11 +13,13 @@ from .cache.base import MISS, Found, Miss
 from .cache.claims import Claim
 from .cache.flights import Abandoned, Failed, Flight, Flights, Landed
 from .cache.tiers import ResponseCache
+from .cache.writing import GroupWriter
 from .transports import AsyncTransports, LoopTransport, ThreadTransports, origin_of
 from .types import Kept
-from .wire.patience import AsyncPunctualStream, Deadline, PunctualStream, hurried, limit_reads, read_limit
-from .wire.size import AsyncBoundedStream, BoundedStream, async_body, body
+from .wire.patience import Deadline, hurried, limit_reads, read_limit
+from .wire.size import async_body, body
 from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Send, Sleep, Steps, T, Work
+from .wire.whole import async_read_whole, read_whole
 
 __all__ = ["AsyncDriver", "LoopWatch", "ThreadDriver"]
 
@@ -172,8 +172,7 @@ class Hands:
         response = self.exchange(step)
         try:
             if not response.is_closed:
-                response.stream = PunctualStream(BoundedStream(body(response)), deadline)
-            response.read()
+                read_whole(response, deadline)
         finally:
             response.close()
         return response
@@ -304,13 +303,7 @@ class AsyncDriver:
         self.flights: Flights[Kept] = cache.flights if cache is not None else Flights()
         self.sleep = sleep
         self.clock = clock
-        self._writer: tuple[int, ThreadPoolExecutor] | None = None
-
-    def writer(self) -> ThreadPoolExecutor:
-        """Return the one thread that writes to disk: several would queue for the file, with a connection each."""
-        if self._writer is None or self._writer[0] != os.getpid():  # a forked child has none of its parent's threads
-            self._writer = os.getpid(), ThreadPoolExecutor(1, thread_name_prefix="toolkit-cache")
-        return self._writer[1]
+        self.writer = None if cache is None else GroupWriter(cache)
 
     async def run(self, steps: Steps[T]) -> T:
         """Carry out a call to its end and return what it gives; events for a reader are dropped."""
@@ -421,11 +414,15 @@ class AsyncHands:
         return Landed(claim.kept)
 
     async def keep(self, step: Keep) -> None:
-        cache = self.driver.cache
-        if cache is None or cache.in_memory_only:
-            return None if cache is None else cache.set(step.key, step.value)
-        writer = None if cache.blocks else self.driver.writer()
-        return await asyncio.get_running_loop().run_in_executor(writer, cache.set, step.key, step.value)
+        cache, writer = self.driver.cache, self.driver.writer
+        if cache is None or writer is None:
+            return
+        if cache.in_memory_only:
+            cache.set(step.key, step.value)
+        elif cache.blocks:  # one thread each: they wait for a network
+            await asyncio.to_thread(cache.set, step.key, step.value)
+        else:
+            await writer.keep(step.key, step.value)
 
     async def send(self, step: Send) -> httpx.Response:
         await self.close()
@@ -439,8 +436,7 @@ class AsyncHands:
         response = await self.exchange(step)
         try:
             if not response.is_closed:
-                response.stream = AsyncPunctualStream(AsyncBoundedStream(async_body(response)), deadline)
-            await response.aread()
+                await async_read_whole(response, deadline)
         finally:
             await response.aclose()
             self.give_back()

@@ -71,7 +71,7 @@ class TokenFlow:
     @property
     def answer_tokens_per_s(self) -> float | None:
         """The same of the answer alone, without the reasoning before it."""
-        return rate(self.arrived(piece for piece in self.pieces if piece[1] != "reasoning"))
+        return rate(self.arrived(piece for piece in self.pieces if piece[1] != "reasoning")) if self.pieces else None
 
     @property
     def tpot_s(self) -> float | None:
@@ -82,6 +82,8 @@ class TokenFlow:
     @cached_property
     def gaps(self) -> tuple[Gap, ...]:
         """The waits between arrivals; where the service counts no tokens, each piece counts as one."""
+        if not self.pieces:
+            return ()
         arrivals = self.arrivals or merged((at, 1.0) for at, _, _ in self.pieces)
         return tuple(Gap((later - earlier) / tokens, tokens) for (earlier, _), (later, tokens) in pairwise(arrivals))
 
@@ -92,6 +94,8 @@ class TokenFlow:
 
     def inter_token_percentile(self, q: float) -> float | None:
         """Return the gap that a share ``q`` of the tokens did not exceed."""
+        if not self.gaps:
+            return None
         left = q * sum(gap.tokens for gap in self.gaps)
         for token_s, tokens in self.ascending_gaps:
             left -= tokens
@@ -106,7 +110,7 @@ class TokenFlow:
     @cached_property
     def arrivals(self) -> list[Arrival]:
         """When tokens came, and how many; empty where that is not known."""
-        return self.arrived(self.pieces)
+        return self.arrived(self.pieces) if self.pieces else []
 
     def arrived(self, pieces: Iterable[Piece]) -> list[Arrival]:
         thought, said = self.shares

@@ -46,7 +46,10 @@ class StoreInfo:
 
 
 class Store(Protocol):
-    """A place for bytes under a key, with a time to live. A damaged or expired entry is a ``MISS``."""
+    """A place for bytes under a key, with a time to live. A damaged or expired entry is a ``MISS``.
+
+    One that can keep several at once may offer ``set_all(rows)``, each row with what ``set`` takes.
+    """
 
     name: CacheTier
 

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from ..errors import CacheError
 from ..types import EventKind, FinishReason, Image, ImageReply, Kept, Reply, TokenLogprob, ToolCall, Usage
+from .frozen import FrozenDict
 
 __all__ = ["VERSION", "decode", "encode"]
 
@@ -169,7 +170,7 @@ def _read_shared(row: Mapping[str, Json]) -> dict[str, Json]:
         "usage": _read_usage(row.get("usage", {})),
         "request_id": _maybe((str,), row.get("request_id")),
         "cost_usd": _maybe(_NUMBER, row.get("cost_usd")),
-        "reported": {_of((str,), name): _of((float, int, str), value) for name, value in row.get("reported", {}).items()},
+        "reported": FrozenDict({_of((str,), name): _of((float, int, str), value) for name, value in row.get("reported", {}).items()}),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,16 +91,29 @@ class DiskStore:
 
     def set(self, key: str, value: bytes, ttl_s: float | None = None) -> None:
         """Keep bytes under a key. What is larger than the whole store may be is left out, with a warning."""
-        _require_positive("ttl_s", ttl_s)
-        if self._max_bytes is not None and len(value) > LOW_WATER * self._max_bytes:
-            _log.warning("an answer of %d bytes is not kept: the disk cache may hold %d", len(value), self._max_bytes)
+        self.set_all([(key, value, ttl_s)])
+
+    def set_all(self, values: Sequence[tuple[str, bytes, float | None]]) -> None:
+        """Keep bytes under keys, each with its seconds to live, in one go."""
+        rows = [(f"{NAMESPACE}/{key}", value, self._lifetime_s(ttl_s)) for key, value, ttl_s in values if self._fits(value)]
+        if not rows:
             return
-        self.entries.write(f"{NAMESPACE}/{key}", value, kind="json", ttl_s=self._default_ttl_s if ttl_s is None else ttl_s)
-        self._unseen_bytes += len(value)
+        self.entries.write_all(rows, kind="json")
+        self._unseen_bytes += sum(len(value) for _, value, _ in rows)
         if self._max_bytes is not None and self._unseen_bytes > LOOK_EVERY * self._max_bytes:
             self._unseen_bytes = 0
             if self.entries.info().size_bytes > self._max_bytes:
                 self.entries.prune(max_bytes=LOW_WATER * self._max_bytes, give_back=False)
+
+    def _lifetime_s(self, ttl_s: float | None) -> float | None:
+        _require_positive("ttl_s", ttl_s)
+        return self._default_ttl_s if ttl_s is None else ttl_s
+
+    def _fits(self, value: bytes) -> bool:
+        if self._max_bytes is None or len(value) <= LOW_WATER * self._max_bytes:
+            return True
+        _log.warning("an answer of %d bytes is not kept: the disk cache may hold %d", len(value), self._max_bytes)
+        return False
 
     def guard(self, key: str) -> FileGuard:
         """Return the lock of a key: of all processes that use this folder, one at a time holds it."""

@@ -27,6 +27,8 @@ __all__ = ["CacheSettings", "ResponseCache", "ResponseCacheStats", "TierStats"]
 
 T = TypeVar("T")
 D = TypeVar("D")
+Row = tuple[str, bytes, float | None]
+"""A key, the bytes under it, and the seconds that they live."""
 
 DEFAULT_MAX_BYTES = 2_000_000_000
 FIRST_PAUSE_S = 1.0
@@ -141,8 +143,13 @@ class _Tier:
             return otherwise
         return self.writing.run(work, otherwise, quietly=self.reading.failing)
 
-    def set(self, key: str, data: bytes, ttl_s: float | None) -> None:
-        self.write(lambda: self.store.set(key, data, ttl_s), None)
+    def set_all(self, rows: Sequence[Row]) -> None:
+        together: Callable[[Sequence[Row]], None] | None = getattr(self.store, "set_all", None)
+        if together is not None:
+            self.write(lambda: together(rows), None)
+            return
+        for row in rows:
+            self.write(lambda row=row: self.store.set(*row), None)  # type: ignore[misc]  # a lambda with a default
 
     def delete(self, key: str) -> bool:
         return self.write(lambda: self.store.delete(key), False)
@@ -377,8 +384,11 @@ class ResponseCache(Shown):
 
     def set(self, key: str, kept: Kept) -> None:
         """Keep an answer in every tier."""
-        if (left_s := self._left_s(kept)) > 0:
-            self._put(key, freeze(kept), self._tiers, left_s)
+        self.set_all([(key, kept)])
+
+    def set_all(self, answers: Sequence[tuple[str, Kept]]) -> None:
+        """Keep answers in every tier; a store that can writes them in one go."""
+        self._put([(key, freeze(kept), left_s) for key, kept in answers if (left_s := self._left_s(kept)) > 0], self._tiers)
 
     def delete(self, key: str) -> bool:
         """Forget an answer in every tier; say whether one had it."""
@@ -424,7 +434,7 @@ class ResponseCache(Shown):
             kept = tier.get(key)
             if kept is not MISS and (left_s := self._left_s(kept)) > 0:
                 count(tier, True)
-                self._put(key, kept, self._tiers[:depth], left_s)
+                self._put([(key, kept, left_s)], self._tiers[:depth])
                 return Found(kept, tier.store.name)
             count(tier, False)
         return MISS
@@ -437,18 +447,20 @@ class ResponseCache(Shown):
         self._coalesced.note(found.kept)
         return found.kept
 
-    def _put(self, key: str, kept: Kept, tiers: Sequence[_Tier], left_s: float) -> None:
-        ttl_s = None if math.isinf(left_s) else left_s
-        self._memory.set(key, Found(kept, "memory"), ttl_s)
-        if not tiers:
-            return
-        try:
-            data = encode(kept)
-        except CacheError as error:
-            _log.warning("an answer is kept in memory only: %s", error)
-            return
-        for tier in tiers:
-            tier.set(key, data, ttl_s)
+    def _put(self, answers: Sequence[tuple[str, Kept, float]], tiers: Sequence[_Tier]) -> None:
+        """Put answers, each with the seconds it has left, into memory and into tiers."""
+        rows: list[Row] = []
+        for key, kept, left_s in answers:
+            ttl_s = None if math.isinf(left_s) else left_s
+            self._memory.set(key, Found(kept, "memory"), ttl_s)
+            if tiers:
+                try:
+                    rows.append((key, encode(kept), ttl_s))
+                except CacheError as error:
+                    _log.warning("an answer is kept in memory only: %s", error)
+        if rows:
+            for tier in tiers:
+                tier.set_all(rows)
 
     def _left_s(self, kept: Kept) -> float:
         return math.inf if self._ttl_s is None else kept.at + self._ttl_s - self._clock()

@@ -29,7 +29,7 @@ __all__ = ["Fault", "Provider", "Reader"]
 BODY_IN_MESSAGES = 2_000
 
 
-REQUEST_IDS = ("apim-request-id", "x-request-id", "request-id", "x-generation-id", "x-debug-trace-id", "inference-id")
+REQUEST_IDS = (b"apim-request-id", b"x-request-id", b"request-id", b"x-generation-id", b"x-debug-trace-id", b"inference-id")
 
 DEFAULT_TIMEOUT_S = 600.0
 DEFAULT_FIRST_TOKEN_TIMEOUT_S = 300.0
@@ -110,7 +110,7 @@ class Provider:
     @property
     def shown_url(self) -> str:
         """The address without a password or a query, either of which may be secret. It need not be a valid one."""
-        return re.sub(r"//[^/@]*@", "//", self.base_url).partition("?")[0]
+        return without_secrets(self.base_url)
 
     @classmethod
     def read_address(cls, text: str) -> str:
@@ -291,8 +291,9 @@ class Provider:
 
     def request_id(self, response: httpx.Response) -> str | None:
         """The service's own id of a request, for its support."""
-        found = next(filter(None, map(response.headers.get, REQUEST_IDS)), None)
-        return None if found is None else self.scrub(found)
+        told = {name.lower(): value for name, value in response.headers.raw}  # once: httpx goes through all of them for each name
+        found = next(filter(None, map(told.get, REQUEST_IDS)), None)
+        return None if found is None else self.scrub(found.decode("utf-8", "replace"))
 
     def bad_reply(self, why: str, request: ChatRequest, status: int | None = None) -> errors.ReplyError:
         return errors.ReplyError(self.scrub(f"{self.name}: {why}"), provider=self.name, model=request.model, status=status)
@@ -310,6 +311,12 @@ class Provider:
 def parsed_url(url: str) -> httpx.URL:
     """Parsing an address costs as much as building the rest of the request."""
     return httpx.URL(url)
+
+
+@lru_cache(maxsize=256)
+def without_secrets(url: str) -> str:
+    """An address without what may be secret in it; every call's record has one."""
+    return re.sub(r"//[^/@]*@", "//", url).partition("?")[0]
 
 
 def header_text(text: str) -> str:

@@ -36,7 +36,7 @@ class Link(asyncio.Protocol):
         self.error: Exception | None = None
         self.idle_since = 0.0
         self.closed = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None  # gives whether it took too long
 
     # --- called by the loop ------------------------------------------------------------------------------------------
 
@@ -71,9 +71,9 @@ class Link(asyncio.Protocol):
                 self.error = error
         self._wake()
 
-    def _wake(self) -> None:
+    def _wake(self, too_late: bool = False) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            self._waiter.set_result(too_late)
 
     # --- called by a request -----------------------------------------------------------------------------------------
 
@@ -85,14 +85,16 @@ class Link(asyncio.Protocol):
 
     async def arrival(self, timeout_s: float | None) -> None:
         """Wait for whatever comes next: bytes, an error, the end."""
-        self._waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        alarm = None if timeout_s is None else loop.call_later(timeout_s, self._wake, True)
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._waiter
-        except TimeoutError as exc:
-            raise httpx.ReadTimeout("timed out") from exc
+            if await waiter:
+                raise httpx.ReadTimeout("timed out")
         finally:
             self._waiter = None
+            if alarm is not None:
+                alarm.cancel()
 
     def take(self) -> bytes:
         piece = self.pieces.popleft()
@@ -191,15 +193,21 @@ class LinkStream(httpx.AsyncByteStream):
         self._timeout_s = timeout_s
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        link, parser = self._link, self._parser
+        while (piece := await self.next_piece()) is not None:
+            yield piece
+
+    async def next_piece(self) -> bytes | None:
+        """Wait for what comes next of the body; ``None`` at its end."""
+        link = self._link
         while link is not None:
-            while link.pieces:
-                yield link.take()
+            if link.pieces:
+                return link.take()
             if link.error is not None:
                 raise link.error
-            if parser.done:
-                return
+            if self._parser.done:
+                return None
             await link.arrival(self._timeout_s)
+        return None
 
     def limit_reads(self, seconds: float | None) -> None:
         """Change how long a further read may take."""

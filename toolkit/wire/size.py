@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 
-__all__ = ["MAX_ANSWER_BYTES", "AsyncBoundedStream", "BoundedStream", "TooLargeError", "async_body", "body"]
+__all__ = ["MAX_ANSWER_BYTES", "AsyncBoundedStream", "BoundedStream", "Size", "TooLargeError", "async_body", "body", "is_packed"]
 
 MAX_ANSWER_BYTES = 64 * 2**20
 """A larger answer that does not come as a stream is an error."""
@@ -35,8 +35,15 @@ def async_body(response: httpx.Response) -> httpx.AsyncByteStream:
     return AsyncUnpackedStream(stream, encoding) if (encoding := take_encoding(response)) else stream
 
 
+def is_packed(response: httpx.Response) -> bool:
+    """Whether a body may have to be unpacked. Asked of the raw headers: of httpx's it costs ten times as much."""
+    return any(name.lower() == b"content-encoding" for name, _ in response.headers.raw)
+
+
 def take_encoding(response: httpx.Response) -> str:
     """How a body is packed, empty where it is not; httpx, which would unpack it too, does not learn of it."""
+    if not is_packed(response):
+        return ""
     encoding: str = response.headers.pop("content-encoding", "").strip().lower()
     return "" if encoding == "identity" else encoding
 
