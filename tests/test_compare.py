@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 import toolkit as tk
+from servers.chat_completions import ChatService
 from toolkit.client import Options
 from toolkit.comparison.grid import build_plan, read_prompts
 from toolkit.comparison.progress import TerminalBar
@@ -47,6 +48,28 @@ def test_rows_are_tidy_and_in_the_order_of_the_table():
     assert (frame["status"] == "ok").all()
     assert frame["ttft_s"].notna().all()
     assert isinstance(result.polars(), pl.DataFrame)
+
+
+def test_with_the_extra_fast_a_comparison_asks_on_uvloop():
+    loops = set()
+
+    def key():
+        loops.add(type(asyncio.get_running_loop()).__module__)
+        return "a key"
+
+    with (
+        ChatService().serve() as server,
+        tk.Client(
+            base_urls={"openai_compatible": f"{server.url}/v1"},
+            api_keys={"openai_compatible": key},
+            transport="fast",
+            cache=False,
+            journal=False,
+        ) as client,
+    ):
+        result = tk.compare(["openai_compatible/demo-small"], ["hi", "ho"], client=client)
+    assert result.frame["status"].tolist() == ["ok", "ok"]
+    assert loops == {"uvloop"}
 
 
 def test_a_second_run_replays_everything_and_has_no_latency():

@@ -31,7 +31,7 @@ from .render import Listing, Shown
 from .routing import Routing, ask_in_turn
 from .schemas import SchemaChoice, read_schema
 from .timing import LoopDelays
-from .transports import AsyncTransports, ThreadTransports, TransportChoice
+from .transports import AsyncTransports, ThreadTransports, TransportChoice, loop_factory
 from .types import (
     CacheMode,
     ChatRequest,
@@ -415,8 +415,8 @@ class Client(Shown):
         Seconds within which a stream must have brought its first token, of reasoning or of the answer, whatever else it sends to keep the
         connection open. Comparisons stream too. A ``timeout_s`` that is shorter comes first; a call that is not streamed has only that.
     transport : str or callable
-        ``"own"`` (HTTP/1.1 over sockets, by httpx through a proxy), ``"httpx"``, ``"fast"`` (Rust; the extra ``fast``), or a callable that
-        makes an ``httpx.BaseTransport``.
+        ``"own"`` (HTTP/1.1 over sockets, by httpx through a proxy), ``"httpx"``, ``"fast"`` (the extra ``fast``: Rust in threads; on event
+        loops our own, which a comparison then runs on uvloop), or a callable that makes an ``httpx.BaseTransport``.
     sleep : callable
         Waits between attempts; a test can count instead.
 
@@ -812,6 +812,10 @@ class Client(Shown):
         """
         choice = self._driver.transports.choice
         return None if callable(choice) else AsyncClient._beside(self._tools, choice, self._driver.sleep)
+
+    def loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop] | None:
+        """Return what makes an event loop to use the client of ``on_loop`` on; ``None`` for asyncio's own."""
+        return loop_factory(self._driver.transports.choice)
 
     def close(self) -> None:
         """Close all connections and write what the journal still holds."""

@@ -110,16 +110,23 @@ class LoopThread:
     A daemon: a call under way at an interrupt is not waited for, yet what it brings is still cached and journaled.
     """
 
-    def __init__(self, work: Coroutine[Any, Any, None], *, threads: int) -> None:  # Any: what nobody sends or yields
+    def __init__(
+        self,
+        work: Coroutine[Any, Any, None],  # Any: what nobody sends or yields
+        *,
+        threads: int,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    ) -> None:
         self._work = work
         self._threads = threads
+        self._loop_factory = loop_factory
         self._over = threading.Event()
         self.error: BaseException | None = None
         threading.Thread(target=self._run, name="toolkit-compare", daemon=True).start()
 
     def _run(self) -> None:
         try:
-            with asyncio.Runner() as runner:
+            with asyncio.Runner(loop_factory=self._loop_factory) as runner:
                 # For the few steps that block: a token's refreshing, a Redis. The default has six threads on two cores.
                 runner.get_loop().set_default_executor(ThreadPoolExecutor(self._threads, thread_name_prefix="toolkit-compare"))
                 runner.run(self._work)
@@ -147,7 +154,7 @@ def run(client: Client, state: Run, *, concurrency: int, cache: CacheMode, strea
         async with twin:
             await ask_run(twin, state, concurrency=at_a_time, cache=cache, stream=stream)
 
-    thread = LoopThread(ask(), threads=at_a_time)
+    thread = LoopThread(ask(), threads=at_a_time, loop_factory=client.loop_factory())
     try:
         while not thread.wait(0 if state.waiting else HOLD_S if state.decides_by_score else TICK_S):
             state.score_waiting(time.monotonic() + TICK_S)
