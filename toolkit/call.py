@@ -38,7 +38,7 @@ from .wire.fastjson import check_depth
 from .wire.limiter import Limiter
 from .wire.retry import Retry
 from .wire.size import TooLargeError
-from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Sleep, Steps, T
+from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Send, Sleep, Steps, T
 
 __all__ = ["ChatQuestion", "ImageQuestion", "Observer", "Policy", "Question", "ask", "exchange"]
 
@@ -414,17 +414,18 @@ def attempts(call: Call) -> Steps[Reply | ImageReply]:
             finally:
                 ledger.book_limiter()
         refused = answered = False
+        ledger.begin_attempt()
         try:
             if call.stream:
                 reply: Reply | ImageReply = yield from streamed(call)
             else:
-                reply = yield from call.question.answer(call.provider, call.wire)
+                reply = yield from timed(ledger, call.question.answer(call.provider, call.wire))
             answered = True
         except (ProviderError, httpx.HTTPError, httpx.InvalidURL) as exc:
             error = translated(exc, call.provider, call.request.model)
             refused = isinstance(error, RateLimitError)
         finally:  # after an interrupt too
-            ledger.book_attempt()
+            ledger.end_attempt(answered=answered)
             limiter.leave(refused=refused, answered=answered)
         if answered:
             return reply
@@ -439,6 +440,27 @@ def attempts(call: Call) -> Steps[Reply | ImageReply]:
             ledger.book_sleep()
 
 
+def timed(ledger: Ledger, steps: Steps[T]) -> Steps[T]:
+    """Pass steps on, and note when the whole responses that they send for came."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                value = yield step
+            except GeneratorExit:
+                steps.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it is the steps' to deal with
+                step = steps.throw(error)
+            else:
+                if type(step) is Send and not step.stream:
+                    ledger.book_arrival(step.arrived_at)
+                step = steps.send(value)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
 def streamed(call: Call) -> Steps[Reply]:
     """One streamed attempt: bytes in, events out, arrivals noted."""
     provider, request = call.provider, call.request
@@ -446,7 +468,8 @@ def streamed(call: Call) -> Steps[Reply]:
     assert isinstance(request, ChatRequest), "pictures are not streamed"
     reader = provider.reader(request)
     try:
-        response = yield from provider.answer_stream(request, call.wire, reader, lambda response: read_stream(call, reader, response))
+        steps = provider.answer_stream(request, call.wire, reader, lambda response: read_stream(call, reader, response))
+        response = yield from timed(call.ledger, steps)
         reply = reader.close()
         if reader.tail:
             yield from arrived(call, reader.tail)
@@ -476,13 +499,12 @@ def read_stream(call: Call, reader: Reader, response: httpx.Response) -> Steps[N
             if not pieces:
                 raise
             raise interrupted(exc, call, reader) from exc
+        ledger.book_arrival(read.arrived_at)
         if chunk is None:
             break
         events = reader.feed(chunk)
         if events:
             yield from arrived(call, events)
-        else:
-            ledger.book_attempt()
         if reader.failure is not None:
             raise reader.failure
         if ledger.attempt_s > limit_s:
@@ -501,7 +523,6 @@ def without_token(call: Call) -> ProviderTimeoutError:
 def arrived(call: Call, events: list[StreamEvent]) -> Steps[None]:
     """Note when events came, and hand them to the reader of the stream if there is one."""
     ledger = call.ledger
-    ledger.book_attempt()
     at = ledger.attempt_s
     ledger.pieces += [(at, event.kind, len(event.text)) for event in events]
     if call.emit:

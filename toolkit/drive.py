@@ -18,6 +18,7 @@ from .transports import AsyncTransports, LoopTransport, ThreadTransports, origin
 from .types import Kept
 from .wire.patience import Deadline, hurried, limit_reads, read_limit
 from .wire.size import async_body, body
+from .wire.stamps import arrival_of
 from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Send, Sleep, Steps, T, Work
 from .wire.whole import async_read_whole, read_whole
 
@@ -172,7 +173,7 @@ class Hands:
         response = self.exchange(step)
         try:
             if not response.is_closed:
-                read_whole(response, deadline)
+                step.arrived_at = read_whole(response, deadline)
         finally:
             response.close()
         return response
@@ -202,6 +203,7 @@ class Hands:
             self.within_s = step.within_s
             limit_reads(step.response, self.read_limit_s if step.within_s is None else step.within_s)
         chunk = next(self.chunks, None)
+        step.arrived_at = arrival_of(step.response.stream)
         if chunk is None:
             self.close()
         return chunk
@@ -436,7 +438,7 @@ class AsyncHands:
         response = await self.exchange(step)
         try:
             if not response.is_closed:
-                await async_read_whole(response, deadline)
+                step.arrived_at = await async_read_whole(response, deadline)
         finally:
             await response.aclose()
             self.give_back()
@@ -477,6 +479,7 @@ class AsyncHands:
             self.within_s = step.within_s
             limit_reads(step.response, self.read_limit_s if step.within_s is None else step.within_s)
         chunk = await anext(self.chunks, None)
+        step.arrived_at = arrival_of(step.response.stream)
         if chunk is None:
             await self.close()
         return chunk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -28,11 +29,15 @@ class Ledger:
 
     What a stalled event loop took from a part goes to ``stall_s`` instead, save for the consumer's: a reader that blocks the loop is a
     slow reader.
+
+    Where the transport knows when bytes came, an attempt lasts until the last of them did, whatever else was done meanwhile: what the
+    reader took while the model was still at work made nothing later. The rest, until the call goes on, is the reader's as far as it was
+    with the reader, and ``stall_s`` beyond.
     """
 
     __slots__ = (
-        "attempt_s", "clock", "consumer_s", "delays", "failed_s", "last", "limiter_s", "lookup_s", "pieces", "sleep_s", "stall_s",
-        "stalled_before",
+        "arrived_at", "attempt_s", "began", "clock", "consumer_s", "delays", "failed_s", "last", "limiter_s", "lookup_s", "pieces", "reading_s",
+        "sleep_s", "stall_s", "stalled_before", "stamped",
     )  # fmt: skip
 
     def __init__(self, clock: Callable[[], float], delays: LoopDelays | None = None) -> None:
@@ -42,6 +47,8 @@ class Ledger:
         self.last = clock()
         self.lookup_s = self.limiter_s = self.sleep_s = self.failed_s = self.attempt_s = self.consumer_s = self.stall_s = 0.0
         self.pieces: list[tuple[float, Any, int]] = []  # seconds into the attempt, channel, characters
+        self.stamped = clock is time.perf_counter  # what the times of arrivals are told by
+        self.begin_attempt()
 
     def passed(self) -> float:
         now = self.clock()
@@ -74,11 +81,49 @@ class Ledger:
     def book_sleep(self) -> None:
         self.sleep_s += self.lap()
 
+    # --- an attempt --------------------------------------------------------------------------------------------------
+
+    def begin_attempt(self) -> None:
+        """From now on time is the model's."""
+        self.began = self.last
+        self.arrived_at: float | None = None
+        self.reading_s = 0.0  # what the reader took, where arrivals are known
+
     def book_attempt(self) -> None:
         self.attempt_s += self.lap()
 
+    def book_arrival(self, arrived_at: float | None) -> None:
+        """Book to the attempt all until some bytes came, which is now where nothing better is known."""
+        if self.arrived_at is None and (arrived_at is None or not self.stamped):
+            self.book_attempt()
+            return
+        now = self.last = self.clock()
+        # Between what came before and now: the system's clock, which the kernel's stamps are made by, may have been set.
+        self.arrived_at = min(max(now if arrived_at is None else arrived_at, self.arrived_at or self.began), now)
+        self.attempt_s = self.arrived_at - self.began
+
+    def end_attempt(self, *, answered: bool) -> None:
+        """Book what is left of an attempt, good or failed."""
+        if self.arrived_at is None:
+            self.book_attempt()
+            return
+        now = self.last = self.clock()
+        if self.delays is not None:
+            self.newly_stalled(self.delays)
+        if not answered:  # the silence after the last bytes is the service's
+            self.attempt_s = max(self.attempt_s, now - self.began - self.reading_s)
+        beyond_s = max(0.0, now - self.began - self.attempt_s)
+        reader_s = min(beyond_s, self.reading_s)
+        self.consumer_s += reader_s
+        self.stall_s += beyond_s - reader_s
+        self.arrived_at = None
+
     def book_consumer(self) -> None:
-        self.consumer_s += self.passed()
+        passed = self.passed()
+        if self.arrived_at is None:
+            self.consumer_s += passed
+        else:
+            self.reading_s += passed
         if self.delays is not None:
             self.newly_stalled(self.delays)
 

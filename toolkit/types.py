@@ -225,12 +225,13 @@ class Timing(Shown):
     latency_s : float or None
         The good attempt alone, from handing over the request to the end of the answer, without the consumer's time.
     consumer_s : float
-        What the reader of a stream took between events.
+        What the reader of a stream took between events. Where the kernel tells when bytes came (Linux, our own transports), only what that
+        added to the call: a reader that is busy while the model is at work makes nothing later.
     ttft_s, ttfa_s : float or None
         From handing over the request to the first token of any channel, and of the answer. Streams only.
     loop_stall_s : float
-        How long the event loop was busy with other things while this call was under way. What that delayed the call is in no other part:
-        by the clock on the wall, a call took up to so much longer than ``total_s``.
+        How late the program was in taking what had come, being busy with other things. What that delayed the call is in no other part: by
+        the clock on the wall, a call took up to so much longer than ``total_s``.
     e2e_tokens_per_s : float or None
         End to end: ``output_tokens / latency_s``. Of streams and of whole answers.
     output_tokens_per_s : float or None

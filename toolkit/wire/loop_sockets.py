@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import cast
+from typing import Any, cast
 
 import httpx
 
 from .http1 import ResponseParser, build_response, request_bytes
 from .sockets import IDLE_S, Origin, check_name, origin_of
+from .stamps import StampedSocket
 
 __all__ = ["LoopSocketTransport"]
 
@@ -28,10 +30,12 @@ HIGH_WATER = 1024 * 1024
 class Link(asyncio.Protocol):
     """A connection with its server, for one request at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, connected: StampedSocket) -> None:
         self.transport: asyncio.Transport
+        self.socket = connected
+        self.arrived_at: float | None = None  # when what was taken last came
         self.parser: ResponseParser | None = None  # of the response under way
-        self.pieces: deque[bytes] = deque()
+        self.pieces: deque[tuple[bytes, float | None]] = deque()
         self.waiting_bytes = 0
         self.error: Exception | None = None
         self.idle_since = 0.0
@@ -54,7 +58,7 @@ class Link(asyncio.Protocol):
             self.close()
         else:
             if piece:
-                self.pieces.append(piece)
+                self.pieces.append((piece, self.socket.arrived_at))
                 self.waiting_bytes += len(piece)
                 if self.waiting_bytes > HIGH_WATER:
                     self.transport.pause_reading()
@@ -97,7 +101,7 @@ class Link(asyncio.Protocol):
                 alarm.cancel()
 
     def take(self) -> bytes:
-        piece = self.pieces.popleft()
+        piece, self.arrived_at = self.pieces.popleft()
         self.waiting_bytes -= len(piece)
         if self.waiting_bytes <= HIGH_WATER and not self.closed:
             self.transport.resume_reading()
@@ -117,6 +121,37 @@ def connecting() -> Iterator[None]:
         raise httpx.ConnectTimeout("timed out") from exc
     except OSError as exc:
         raise httpx.ConnectError(str(exc)) from exc
+
+
+async def connect(host: str, port: int) -> StampedSocket:
+    """Connect to the first of a name's addresses that answers."""
+    failure = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in await addresses(host, port):
+        try:
+            connected = StampedSocket(family, kind, protocol)
+        except OSError as exc:  # a family that this machine does not speak
+            failure = exc
+            continue
+        try:
+            connected.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(connected, address)
+        except OSError as exc:
+            connected.close()
+            failure = exc
+        except BaseException:  # a cancellation
+            connected.close()
+            raise
+        else:
+            return connected
+    raise failure
+
+
+async def addresses(host: str, port: int) -> list[tuple[Any, ...]]:  # what socket.getaddrinfo gives
+    """Look a name up, in a thread of the loop's; a number needs none."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 class LoopSocketTransport(httpx.AsyncBaseTransport):
@@ -164,7 +199,14 @@ class LoopSocketTransport(httpx.AsyncBaseTransport):
         context = self._context() if scheme == "https" else None
         with connecting():
             async with asyncio.timeout(timeout_s):
-                _, link = await asyncio.get_running_loop().create_connection(Link, host, port, ssl=context)
+                connected = await connect(host, port)
+                try:
+                    _, link = await asyncio.get_running_loop().create_connection(
+                        lambda: Link(connected), sock=connected, ssl=context, server_hostname=host if context else None
+                    )
+                except BaseException:
+                    connected.close()
+                    raise
         return link
 
     def give_back(self, link: Link, origin: Origin) -> None:
@@ -183,7 +225,7 @@ class LoopSocketTransport(httpx.AsyncBaseTransport):
 class LinkStream(httpx.AsyncByteStream):
     """The body of a response as it comes; gives the connection back at its end."""
 
-    __slots__ = ("_link", "_origin", "_parser", "_timeout_s", "_transport")
+    __slots__ = ("_link", "_origin", "_parser", "_timeout_s", "_transport", "arrived_at")
 
     def __init__(self, transport: LoopSocketTransport, link: Link, parser: ResponseParser, origin: Origin, timeout_s: float | None) -> None:
         self._transport = transport
@@ -191,6 +233,8 @@ class LinkStream(httpx.AsyncByteStream):
         self._parser = parser
         self._origin = origin
         self._timeout_s = timeout_s
+        self.arrived_at: float | None = None
+        """When the last bytes that were given came, by the kernel's clock; None where that is not known."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while (piece := await self.next_piece()) is not None:
@@ -201,7 +245,9 @@ class LinkStream(httpx.AsyncByteStream):
         link = self._link
         while link is not None:
             if link.pieces:
-                return link.take()
+                piece = link.take()
+                self.arrived_at = link.arrived_at
+                return piece
             if link.error is not None:
                 raise link.error
             if self._parser.done:

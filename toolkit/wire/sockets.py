@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 import httpx
 
 from .http1 import ResponseParser, build_response, request_bytes
+from .stamps import arrival_of, stamped
 
 __all__ = ["SocketTransport"]
 
@@ -124,6 +125,8 @@ class SocketTransport(httpx.BaseTransport):
                 connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if scheme == "https":
                     connected = self._context().wrap_socket(connected, server_hostname=host)
+                else:
+                    connected = stamped(connected)
             except BaseException:
                 connected.close()
                 raise
@@ -158,13 +161,15 @@ def receive(connected: socket.socket, parser: ResponseParser) -> bytes:
 class SocketStream(httpx.SyncByteStream):
     """The body of a response as it comes; gives the connection back at its end."""
 
-    __slots__ = ("_connection", "_first", "_parser", "_transport")
+    __slots__ = ("_connection", "_first", "_parser", "_transport", "arrived_at")
 
     def __init__(self, transport: SocketTransport, connection: Connection, parser: ResponseParser, first: bytes) -> None:
         self._transport = transport
         self._connection: Connection | None = connection
         self._parser = parser
         self._first = first
+        self.arrived_at = arrival_of(connection.socket)
+        """When the last bytes came, by the kernel's clock; None where that is not known."""
 
     def __iter__(self) -> Iterator[bytes]:
         connection, parser = self._connection, self._parser
@@ -182,7 +187,9 @@ class SocketStream(httpx.SyncByteStream):
                 raise httpx.ReadError(str(exc)) from exc
             if not data:
                 parser.end()
-            elif body := parser.feed(data):
+                return
+            self.arrived_at = arrival_of(connection.socket)
+            if body := parser.feed(data):
                 yield body
 
     def limit_reads(self, seconds: float | None) -> None:

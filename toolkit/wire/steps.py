@@ -45,12 +45,14 @@ class Send:
     stream: bool = False
     fresh: bool = False  # on a connection that nobody used before
     within_s: float | None = None  # of a stream: how long its head may take, where the request allows more
+    arrived_at: float | None = None  # set by the driver: when the last of a whole response came, where that is known
 
 
 @dataclass(slots=True)
 class Read:
     response: httpx.Response
     within_s: float | None = None  # how long it may take; else as the request says
+    arrived_at: float | None = None  # set by the driver: when these bytes came, where that is known
 
 
 @dataclass(slots=True)

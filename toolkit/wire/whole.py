@@ -11,12 +11,13 @@ from .loop_sockets import LinkStream
 from .patience import AsyncPunctualStream, Deadline, PunctualStream
 from .size import AsyncBoundedStream, BoundedStream, Size, async_body, body, is_packed
 from .sockets import SocketStream
+from .stamps import arrival_of
 
 __all__ = ["async_read_whole", "read_whole"]
 
 
-def read_whole(response: httpx.Response, deadline: Deadline) -> None:
-    """Read the body of a response, so that its ``content`` is there.
+def read_whole(response: httpx.Response, deadline: Deadline) -> float | None:
+    """Read the body of a response, so that its ``content`` is there; return when the last of it came, where that is known.
 
     Raises
     ------
@@ -37,9 +38,10 @@ def read_whole(response: httpx.Response, deadline: Deadline) -> None:
     else:
         response.stream = PunctualStream(BoundedStream(body(response)), deadline)
     response.read()
+    return arrival_of(stream)
 
 
-async def async_read_whole(response: httpx.Response, deadline: Deadline) -> None:
+async def async_read_whole(response: httpx.Response, deadline: Deadline) -> float | None:
     """The same on an event loop."""
     stream = response.stream
     if isinstance(stream, LinkStream) and not is_packed(response):
@@ -54,3 +56,4 @@ async def async_read_whole(response: httpx.Response, deadline: Deadline) -> None
     else:
         response.stream = AsyncPunctualStream(AsyncBoundedStream(async_body(response)), deadline)
         await response.aread()
+    return arrival_of(stream)
