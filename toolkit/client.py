@@ -1059,7 +1059,7 @@ class AsyncClient(Shown):
 
     async def aclose(self) -> None:
         """Close the running loop's connections and write what the journal still holds."""
-        await self._driver.transports.aclose()
+        await self._driver.aclose()
         if self._tools.journal:
             await asyncio.to_thread(self._tools.journal.flush)
 

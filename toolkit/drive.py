@@ -312,6 +312,13 @@ class AsyncDriver:
             self._writer = os.getpid(), ThreadPoolExecutor(1, thread_name_prefix="toolkit-cache")
         return self._writer[1]
 
+    async def aclose(self) -> None:
+        """Let go of the running loop's connections, of those of loops that have ended, and of the writing thread; what it has to write is written."""
+        await self.transports.aclose()
+        (pid, writer), self._writer = self._writer or (None, None), None
+        if writer is not None and pid == os.getpid():
+            await asyncio.to_thread(writer.shutdown)
+
     async def run(self, steps: Steps[T]) -> T:
         """Carry out a call to its end and return what it gives; events for a reader are dropped."""
         hands = AsyncHands(self)

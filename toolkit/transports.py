@@ -205,7 +205,8 @@ class AsyncTransports:
         pool.in_flight -= 1
 
     async def aclose(self) -> None:
-        """Close the pools of the running loop. Those of a loop that has ended went with it."""
+        """Close the pools of the running loop, and let go of those of loops that have ended."""
+        self._forget_ended()
         for pools in self._loops.pop(asyncio.get_running_loop(), {}).values():
             for pool in pools:
                 await pool.transport.aclose()
