@@ -185,7 +185,7 @@ class Hands:
         if local is not None:
             response: httpx.Response = local.handle_request(request)
             return response
-        held = self.driver.transports.get(request.url, fresh=step.fresh)
+        held = self.driver.transports.get(request.url)
         origin = origin_of(request.url)
         try:
             response = held.transport.handle_request(request)
@@ -460,21 +460,24 @@ class AsyncHands:
         if local is not None:
             response: httpx.Response = await local.handle_async_request(request)
             return response
-        pool = self.take(request, fresh=step.fresh)
+        self.give_back()
+        pool = self.pool = self.driver.transports.take(request.url)
         origin = origin_of(request.url)
         try:
             response = await pool.transport.handle_async_request(request)
         except STALE:
             if origin not in pool.used:
                 raise
-            pool = self.take(request, fresh=True)
+            pool = await self.renew(request)
             response = await pool.transport.handle_async_request(request)
         pool.used.add(origin)
         return response
 
-    def take(self, request: httpx.Request, *, fresh: bool) -> LoopTransport:
+    async def renew(self, request: httpx.Request) -> LoopTransport:
         self.give_back()
-        self.pool = self.driver.transports.take(request.url, fresh=fresh)
+        self.pool, unused = self.driver.transports.replace(request.url)
+        for each in unused:
+            await each.transport.aclose()
         return self.pool
 
     def give_back(self) -> None:

@@ -101,6 +101,11 @@ class Link(asyncio.Protocol):
             self.transport.resume_reading()
         return piece
 
+    @property
+    def usable(self) -> bool:
+        """Whether another request may be sent on it."""
+        return not self.closed and time.monotonic() - self.idle_since <= IDLE_S
+
     def close(self) -> None:
         self.closed = True
         self.transport.close()
@@ -128,7 +133,7 @@ class LoopSocketTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, context: Callable[[], ssl.SSLContext]) -> None:
         self._context = context
-        self._idle: dict[Origin, list[Link]] = {}
+        self._idle: dict[Origin, deque[Link]] = {}  # the one used last is the last
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         timeout: dict[str, float | None] = request.extensions.get("timeout", {})
@@ -146,10 +151,10 @@ class LoopSocketTransport(httpx.AsyncBaseTransport):
         return build_response(parser, LinkStream(self, link, parser, origin_of(request.url), timeout.get("read")))
 
     def _idle_link(self, origin: Origin) -> Link | None:
-        idle, now = self._idle.get(origin, []), time.monotonic()
+        idle = self._idle.get(origin)
         while idle:
             link = idle.pop()
-            if not link.closed and now - link.idle_since <= IDLE_S:
+            if link.usable:
                 return link
             link.close()
         return None
@@ -168,7 +173,10 @@ class LoopSocketTransport(httpx.AsyncBaseTransport):
     def give_back(self, link: Link, origin: Origin) -> None:
         link.idle_since = time.monotonic()
         link.parser = None
-        self._idle.setdefault(origin, []).append(link)
+        idle = self._idle.setdefault(origin, deque())
+        while idle and not idle[0].usable:  # of a time with more calls under way
+            idle.popleft().close()
+        idle.append(link)
 
     async def aclose(self) -> None:
         """Close the connections that wait for a request; one that is being read is its response's."""
