@@ -19,7 +19,7 @@ from .transports import AsyncTransports, LoopTransport, ThreadTransports, origin
 from .types import Kept
 from .wire.patience import AsyncPunctualStream, Deadline, PunctualStream, hurried, limit_reads, read_limit
 from .wire.size import AsyncBoundedStream, BoundedStream, async_body, body
-from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Send, Sleep, Steps, T, Work
+from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Send, Sleep, Step, Steps, T, Work
 
 __all__ = ["AsyncDriver", "LoopWatch", "ThreadDriver"]
 
@@ -61,7 +61,7 @@ class ThreadDriver:
         """Carry out a call to its end and return what it gives; events for a reader are dropped."""
         hands = Hands(self)
         try:
-            step = next(steps)
+            step: Step | None = next(steps)
             while True:
                 try:
                     value = hands.carry_out(step)
@@ -73,6 +73,7 @@ class ThreadDriver:
             result: T = done.value
             return result
         finally:
+            step = value = None  # see errors.forget_locals: this frame is still running there
             steps.close()
             hands.end()
 
@@ -80,7 +81,7 @@ class ThreadDriver:
         """Carry out a call and give its events one by one."""
         hands = Hands(self)
         try:
-            step = next(steps)
+            step: Step | None = next(steps)
             while True:
                 try:
                     if type(step) is Emit:
@@ -97,6 +98,7 @@ class ThreadDriver:
         except (StopIteration, ReaderLeft):
             return
         finally:
+            step = value = None  # see errors.forget_locals: this frame is still running there
             steps.close()
             hands.end()
 
@@ -323,7 +325,7 @@ class AsyncDriver:
         """Carry out a call to its end and return what it gives; events for a reader are dropped."""
         hands = AsyncHands(self)
         try:
-            step = next(steps)
+            step: Step | None = next(steps)
             while True:
                 try:
                     value = await hands.carry_out(step)
@@ -335,6 +337,7 @@ class AsyncDriver:
             result: T = done.value
             return result
         finally:
+            step = value = None  # see errors.forget_locals: this frame is still running there
             steps.close()
             await hands.end()
 
@@ -342,7 +345,7 @@ class AsyncDriver:
         """Carry out a call and give its events one by one."""
         hands = AsyncHands(self)
         try:
-            step = next(steps)
+            step: Step | None = next(steps)
             while True:
                 try:
                     if type(step) is Emit:
@@ -360,6 +363,7 @@ class AsyncDriver:
         except (StopIteration, ReaderLeft):
             return
         finally:
+            step = value = None  # see errors.forget_locals: this frame is still running there
             steps.close()
             await hands.end()
 

@@ -137,10 +137,9 @@ class LoopSocketTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         timeout: dict[str, float | None] = request.extensions.get("timeout", {})
-        data = request_bytes(request)
         link = self._idle_link(origin_of(request.url)) or await self._connect(request, timeout.get("connect"))
         try:
-            parser = link.begin(request.method, data)
+            parser = link.begin(request.method, request_bytes(request))  # no variable: tracebacks that show those would show the key
             while not parser.status:
                 if link.error is not None:
                     raise link.error
