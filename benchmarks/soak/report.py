@@ -26,8 +26,9 @@ One process asks with threads and with event loops, which are replaced {shift}: 
 prompt in its own way, and now and then does what services do: it is busy (429 with `Retry-After`, in storms too), breaks, sends pages,
 drops connections, cuts answers, drips, hangs. Answers are cached in memory and on disk, where they are forgotten after half a minute and pushed out for
 lack of room; every call is in a SQLite journal, which a second process reads meanwhile. Gauges are read {readings} times, after a
-garbage collection; the first {warm_up:.0%} are the warm-up. Growth is the slope between all pairs of readings (Theil and Sen) times the calls,
-with its 95 % interval: the upper end has to stay below the limit.
+garbage collection and when the C library has given back what is free; the first {warm_up:.0%} are the warm-up. Growth is the slope between all
+pairs of readings (Theil and Sen) times the calls, with its 95 % interval: the upper end has to stay below the limit. Of threads, sockets
+and files the least of five readings in a row counts.
 
 {checks}
 
