@@ -1,4 +1,4 @@
-# make demo | make test | make bench | make notebooks | make docs
+# make demo | make test | make bench | make notebooks | make docs | make soak | make audit
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
@@ -8,7 +8,7 @@ DASHBOARD ?= 1
 PORT ?= 8501
 WORKERS ?= 3
 
-.PHONY: demo test lint types unit notebooks-check notebooks docs bench lock clean
+.PHONY: demo test lint types unit notebooks-check notebooks docs bench soak audit lock clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/toolkit demo
@@ -37,6 +37,13 @@ docs: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
+
+soak: $(VENV)/.test
+	$(BIN)/python -m benchmarks.soak
+
+# Known weaknesses of what the lock pins; it asks the index for advisories, so it is no part of the tests.
+audit: $(BIN)/uv
+	$(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 lock: $(BIN)/uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate --upgrade pyproject.toml -o requirements.lock

@@ -141,9 +141,9 @@ class Service(asyncio.Protocol):
             time.sleep(pause_s)
 
 
-def serve(listening: socket.socket) -> None:
+def serve(listening: socket.socket, service: type[Service]) -> None:
     async def main() -> None:
-        server = await asyncio.get_running_loop().create_server(Service, sock=listening)
+        server = await asyncio.get_running_loop().create_server(service, sock=listening)
         await server.serve_forever()
 
     with contextlib.suppress(KeyboardInterrupt):
@@ -151,10 +151,10 @@ def serve(listening: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[str]:
+def running(service: type[Service] = Service) -> Iterator[str]:
     """Run the server in a process of its own and give its address."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
-    process = multiprocessing.get_context("fork").Process(target=serve, args=(listening,), daemon=True)
+    process = multiprocessing.get_context("fork").Process(target=serve, args=(listening, service), daemon=True)
     process.start()
     try:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"

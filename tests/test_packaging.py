@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = pathlib.Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -53,6 +55,44 @@ def conda():
 def test_the_lock_pins_every_dependency():
     extras = PROJECT["optional-dependencies"]
     assert names(PROJECT["dependencies"]) | {name for extra in extras.values() for name in names(extra)} <= set(LOCKED)
+
+
+def brought_along(names, seen):
+    """The names of what is installed with some requirements, and with what those require."""
+    for name, extras in names:
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        try:
+            required = [Requirement(each) for each in metadata.requires(name) or ()]
+        except metadata.PackageNotFoundError:  # for another system or another Python
+            continue
+        environments = [{"extra": extra} for extra in extras or ("",)]
+        wanted = [each for each in required if each.marker is None or any(map(each.marker.evaluate, environments))]
+        brought_along([(each.name, tuple(sorted(each.extras))) for each in wanted], seen)
+    return {re.sub(r"[-_.]+", "-", name).lower() for name, _ in seen}
+
+
+def test_the_lock_pins_what_dependencies_bring_along_too():
+    found = brought_along([(PROJECT["name"], ("docs", "test"))], set()) - {PROJECT["name"]}
+    assert len(found) > 150
+    assert found <= {re.sub(r"[-_.]+", "-", name) for name in LOCKED}
+
+
+def test_the_rules_about_security_hold_in_all_of_the_toolkit_and_the_dashboard():
+    """Ruff's S rules are those of bandit."""
+    rules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
+    assert "S" in rules["select"]
+    assert {rule for rule in rules["ignore"] if re.match(r"S\d", rule)} == {"S101", "S311"}, "asserts, and random for jitter"
+    assert not [path for path in rules["per-file-ignores"] if path.startswith(("toolkit", "dashboard", "**", "*"))]
+
+
+def test_an_exception_from_a_rule_about_security_names_the_rule_and_the_reason():
+    modules = [path for package in ("toolkit", "dashboard") for path in (ROOT / package).rglob("*.py")]
+    excepted = [found[1] for path in modules for found in re.finditer(r"# (?:ruff: )?noqa(.*)", path.read_text("utf-8"))]
+    assert len(excepted) > 50
+    assert not [said for said in excepted if not re.match(r": [A-Z]+\d+", said)]
+    assert not [said for said in excepted if re.match(r": S\d+", said) and not re.match(r": S\d+ - \w+", said)]
 
 
 def test_environment_yml_and_the_lock_are_in_step():

@@ -1,14 +1,20 @@
 """A key shows up in the header that carries it and nowhere else, however often the service repeats it."""
 
 import asyncio
+import copy
 import dataclasses
 import json
 import logging
+import pickle
 import traceback
+import zipfile
+from pathlib import Path
 
+import joblib
 import pytest
 from google.oauth2.credentials import Credentials
 
+import toolkit as tk
 from servers.http import CUT, Answer, Server, json_answer
 from test_providers_contract import CASES
 from toolkit import AsyncClient, Client
@@ -19,6 +25,7 @@ from toolkit.providers.registry import PROVIDERS
 from toolkit.wire.retry import Retry
 
 KEY = "canary-3f9d2c7e8b1a-do-not-show"
+TESTS = Path(__file__).parent
 HEAD = KEY[:10]  # a part that is long enough to be looked for
 BY_NAME = {case.provider: case for case in CASES}
 LOCAL = {"embedded": "ngram-2", "scripted": "echo"}  # they answer in this process and send nothing
@@ -126,7 +133,15 @@ def faces(thing):
             seen.add(id(error))
             chain += [error.__cause__, error.__context__]
             texts += [str(error), repr(error), repr(error.args), repr(vars(error)), repr(getattr(error, "__notes__", ""))]
+            texts += local_variables(error)
     return texts
+
+
+def local_variables(error):
+    """What debuggers, rich tracebacks and Sentry show of the frames an error came through; those of the tests know the key."""
+    for frame, _line in traceback.walk_tb(error.__traceback__):
+        if not Path(frame.f_code.co_filename).is_relative_to(TESTS):
+            yield from map(repr, frame.f_locals.values())
 
 
 def look_everywhere(results, caplog, home, server=None):
@@ -208,6 +223,52 @@ def test_a_provider_of_this_process_shows_no_key(provider, driver, stream, caplo
     results = driver(None, provider)(f"{provider}/{LOCAL[provider]}", stream)
     assert not isinstance(results[0], Exception)
     look_everywhere(results, caplog, own_home)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_what_a_client_is_made_of_names_no_key_and_no_password(kind):
+    client = kind(base_urls={"ollama": f"http://me:{KEY}@127.0.0.1:9"}, api_keys={"ollama": KEY}, cache=False, journal=False)
+    public = [repr(getattr(client, name)) for name in dir(client) if not name.startswith("_")]
+    assert not [text for text in (repr(vars(client)), repr(vars(client._tools)), *public) if HEAD in text]
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy, joblib.hash])
+def test_a_client_with_its_keys_can_not_be_written_down(kind, copied):
+    client = kind(api_keys={"ollama": KEY}, cache=False, journal=False)
+    client._tools.provider("ollama")
+    with pytest.raises((TypeError, pickle.PicklingError), match="make one where it is needed"):
+        copied(client)
+
+
+def bad_key():
+    return f"{KEY}\nand what was copied with it"
+
+
+@pytest.mark.parametrize("key", [bad_key, bad_key()], ids=["function", "text"])
+@pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() - LOCAL))
+def test_a_key_that_no_header_can_carry_is_told_without_it(provider, key, driver, stream, caplog):
+    error = driver("http://127.0.0.1:9", provider, key)
+    with pytest.raises(ConfigError, match="characters that a header can't carry") as caught:
+        raise outcome(lambda: error(f"{provider}/m", stream)[0]) if driver in (Loop, HttpxLoop) else error(f"{provider}/m", stream)[0]
+    assert not [text for text in faces(caught.value) if HEAD in text]
+    assert HEAD not in caplog.text
+
+
+def test_a_secret_among_the_options_of_a_model_is_no_part_of_its_label(own_home, tmp_path):
+    models = [tk.Model("scripted/echo", extra={"user_token": KEY, "top_k": 5}), tk.Model("scripted/echo", extra={"top_k": 7})]
+    comparison = tk.compare(models, ["hi"])
+    assert comparison.models == ["scripted/echo (extra={'user_token': '[redacted]', 'top_k': 5})", "scripted/echo (extra={'top_k': 7})"]
+    comparison.save(tmp_path / "saved.zip")
+    comparison.to_capsule(tmp_path / "capsule.zip")
+    tk.defaults.reset()
+    looks = [comparison.frame.to_json(date_format="iso"), comparison._repr_html_(), comparison._plan.describe()]
+    assert not [text for text in looks if HEAD in text]
+    for path in [*own_home.rglob("*"), *tmp_path.glob("*.zip")]:
+        assert path.is_dir() or HEAD.encode() not in path.read_bytes()
+        if path.suffix == ".zip":
+            archive = zipfile.ZipFile(path)
+            assert HEAD.encode() not in b"".join(map(archive.read, archive.namelist()))
 
 
 def test_a_key_is_taken_out_also_where_a_limit_cut_it():

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import httpx
@@ -26,7 +26,9 @@ from .errors import (
     RateLimitError,
     ReplyError,
     StreamInterrupted,
+    ToolkitError,
     UnreachableError,
+    forget_locals,
 )
 from .keys import Wire, key_of
 from .monitor.outcomes import CallContext, Outcome
@@ -187,7 +189,7 @@ class Call:
     emit: bool
     replay_recorded: bool
     observe: Observer | None
-    wire: Wire | None = None
+    wire: Wire | None = field(default=None, repr=False)  # its address may hold a password
     key: str | None = None
     attempts: int = 0
     emitted: bool = False
@@ -256,6 +258,8 @@ def ask(
         call.record(call.ledger.timing(None, left=call.attempts > 0), partial=left.partial)
         raise
     except BaseException as error:  # recorded and raised on, an interrupt too
+        if isinstance(error, ToolkitError):
+            forget_locals(error)
         if not isinstance(error, ConfigError):
             call.ledger.give_up()
             call.record(call.ledger.timing(None), error=error)
@@ -605,3 +609,6 @@ def exchange(provider: Provider, steps: Steps[T], model: str | None = None) -> S
         return (yield from steps)
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         raise translated(exc, provider, model) from exc
+    except ToolkitError as exc:
+        forget_locals(exc)
+        raise

@@ -16,7 +16,7 @@ from . import settings
 from .cache.tiers import ResponseCache
 from .call import ChatQuestion, ImageQuestion, Observer, Policy, ask, exchange
 from .drive import AsyncDriver, LoopWatch, ThreadDriver
-from .errors import ConfigError, ToolkitError, when_shown
+from .errors import ConfigError, ToolkitError, forget_locals, when_shown
 from .keys import key_of
 from .monitor.exporters.switch import exporting, switch_on_as_set
 from .monitor.journal import Journal, open_journal
@@ -27,7 +27,7 @@ from .pricing import Price, PriceBook, load_lists
 from .providers.base import DEFAULT_FIRST_TOKEN_TIMEOUT_S, Provider
 from .providers.key import ApiKey
 from .providers.registry import known_providers, provider_class, split_model
-from .render import Listing, Shown
+from .render import Listing, Shown, Unseen
 from .routing import Routing, ask_in_turn
 from .schemas import SchemaChoice, read_schema
 from .timing import LoopDelays
@@ -236,8 +236,8 @@ class Toolbox:
         check_number("first_token_timeout_s", first_token_timeout_s, low=0.0, above=True)
         self.first_token_timeout_s = first_token_timeout_s
         self.routing = Routing(aliases, fallbacks)
-        self.base_urls = dict(base_urls or {})
-        self.api_keys = dict(api_keys or {})
+        self.base_urls = Unseen(base_urls or {})
+        self.api_keys = Unseen(api_keys or {})
         for name in (*self.base_urls, *self.api_keys):
             provider_class(name)  # a misspelt name is told now, not when the address is silently ignored
         self.cache = open_cache(cache)
@@ -267,7 +267,11 @@ class Toolbox:
         """
         found = self._providers.get(name)
         if found is None:
-            found = self._providers[name] = self.make_provider(name)
+            try:
+                found = self._providers[name] = self.make_provider(name)
+            except ConfigError as error:
+                forget_locals(error)
+                raise
         return found
 
     def make_provider(self, name: str) -> Provider:
@@ -388,7 +392,14 @@ def unwell(name: str, error: Exception) -> Unwell:
     return Unwell(provider=name, ok=False, detail=str(error), configured=configured, error_type=type(error).__name__)
 
 
-class Client(Shown):
+class Bound(Shown):
+    """What stays in its process: it holds connections, threads and keys."""
+
+    def __reduce__(self) -> str:
+        raise TypeError(f"{type(self).__name__} holds connections and keys, and is neither copied nor pickled; make one where it is needed")
+
+
+class Client(Bound):
     """Ask models from threads, scripts and notebook cells.
 
     Parameters
@@ -456,7 +467,7 @@ class Client(Shown):
             delays=None,
         )
         self.made_of: dict[str, Any] = {  # each its own type; for those who make another of the same kind
-            "base_urls": base_urls, "api_keys": api_keys, "retry": retry, "prices": prices, "aliases": aliases, "transport": transport,
+            "base_urls": self._tools.base_urls, "api_keys": self._tools.api_keys, "retry": retry, "prices": prices, "aliases": aliases, "transport": transport,
             "first_token_timeout_s": first_token_timeout_s,
         }  # fmt: skip
         self._driver = ThreadDriver(
@@ -839,7 +850,7 @@ def with_latency(health: Health, latency_s: float) -> Health:
     return Health(provider=health.provider, ok=health.ok, latency_s=latency_s, detail=health.detail, configured=health.configured)
 
 
-class AsyncClient(Shown):
+class AsyncClient(Bound):
     """The twin of ``Client`` for event loops: the same methods, awaited; the same parameters.
 
     Examples
@@ -880,7 +891,7 @@ class AsyncClient(Shown):
             delays=self._watch,
         )
         self.made_of: dict[str, Any] = {  # each its own type; for those who make another of the same kind
-            "base_urls": base_urls, "api_keys": api_keys, "retry": retry, "prices": prices, "aliases": aliases, "transport": transport,
+            "base_urls": self._tools.base_urls, "api_keys": self._tools.api_keys, "retry": retry, "prices": prices, "aliases": aliases, "transport": transport,
             "first_token_timeout_s": first_token_timeout_s,
         }  # fmt: skip
         self._driver = AsyncDriver(
@@ -1053,7 +1064,7 @@ class AsyncClient(Shown):
 
     async def aclose(self) -> None:
         """Close the running loop's connections and write what the journal still holds."""
-        await self._driver.transports.aclose()
+        await self._driver.aclose()
         if self._tools.journal:
             await asyncio.to_thread(self._tools.journal.flush)
 

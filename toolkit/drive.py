@@ -19,7 +19,7 @@ from .types import Kept
 from .wire.patience import Deadline, hurried, limit_reads, read_limit
 from .wire.size import async_body, body
 from .wire.stamps import arrival_of
-from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Send, Sleep, Steps, T, Work
+from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Send, Sleep, Step, Steps, T, Work
 from .wire.whole import async_read_whole, read_whole
 
 __all__ = ["AsyncDriver", "LoopWatch", "ThreadDriver"]
@@ -62,7 +62,7 @@ class ThreadDriver:
         """Carry out a call to its end and return what it gives; events for a reader are dropped."""
         hands = Hands(self)
         try:
-            step = next(steps)
+            step: Step | None = next(steps)
             while True:
                 try:
                     value = hands.carry_out(step)
@@ -74,6 +74,7 @@ class ThreadDriver:
             result: T = done.value
             return result
         finally:
+            step = value = None  # see errors.forget_locals: this frame is still running there
             steps.close()
             hands.end()
 
@@ -81,7 +82,7 @@ class ThreadDriver:
         """Carry out a call and give its events one by one."""
         hands = Hands(self)
         try:
-            step = next(steps)
+            step: Step | None = next(steps)
             while True:
                 try:
                     if type(step) is Emit:
@@ -98,6 +99,7 @@ class ThreadDriver:
         except (StopIteration, ReaderLeft):
             return
         finally:
+            step = value = None  # see errors.forget_locals: this frame is still running there
             steps.close()
             hands.end()
 
@@ -185,7 +187,7 @@ class Hands:
         if local is not None:
             response: httpx.Response = local.handle_request(request)
             return response
-        held = self.driver.transports.get(request.url, fresh=step.fresh)
+        held = self.driver.transports.get(request.url)
         origin = origin_of(request.url)
         try:
             response = held.transport.handle_request(request)
@@ -307,11 +309,17 @@ class AsyncDriver:
         self.clock = clock
         self.writer = None if cache is None else GroupWriter(cache)
 
+    async def aclose(self) -> None:
+        """Let go of the running loop's connections, of those of loops that have ended, and of the writing thread; what it has to write is written."""
+        await self.transports.aclose()
+        if self.writer is not None:
+            await asyncio.to_thread(self.writer.close)
+
     async def run(self, steps: Steps[T]) -> T:
         """Carry out a call to its end and return what it gives; events for a reader are dropped."""
         hands = AsyncHands(self)
         try:
-            step = next(steps)
+            step: Step | None = next(steps)
             while True:
                 try:
                     value = await hands.carry_out(step)
@@ -323,6 +331,7 @@ class AsyncDriver:
             result: T = done.value
             return result
         finally:
+            step = value = None  # see errors.forget_locals: this frame is still running there
             steps.close()
             await hands.end()
 
@@ -330,7 +339,7 @@ class AsyncDriver:
         """Carry out a call and give its events one by one."""
         hands = AsyncHands(self)
         try:
-            step = next(steps)
+            step: Step | None = next(steps)
             while True:
                 try:
                     if type(step) is Emit:
@@ -348,6 +357,7 @@ class AsyncDriver:
         except (StopIteration, ReaderLeft):
             return
         finally:
+            step = value = None  # see errors.forget_locals: this frame is still running there
             steps.close()
             await hands.end()
 
@@ -451,21 +461,24 @@ class AsyncHands:
         if local is not None:
             response: httpx.Response = await local.handle_async_request(request)
             return response
-        pool = self.take(request, fresh=step.fresh)
+        self.give_back()
+        pool = self.pool = self.driver.transports.take(request.url)
         origin = origin_of(request.url)
         try:
             response = await pool.transport.handle_async_request(request)
         except STALE:
             if origin not in pool.used:
                 raise
-            pool = self.take(request, fresh=True)
+            pool = await self.renew(request)
             response = await pool.transport.handle_async_request(request)
         pool.used.add(origin)
         return response
 
-    def take(self, request: httpx.Request, *, fresh: bool) -> LoopTransport:
+    async def renew(self, request: httpx.Request) -> LoopTransport:
         self.give_back()
-        self.pool = self.driver.transports.take(request.url, fresh=fresh)
+        self.pool, unused = self.driver.transports.replace(request.url)
+        for each in unused:
+            await each.transport.aclose()
         return self.pool
 
     def give_back(self) -> None:

@@ -56,6 +56,22 @@ __all__ = [
 ]
 
 
+def forget_locals(error: BaseException) -> None:
+    """Empty the finished frames that an error and its causes came through; where it happened stays readable.
+
+    Debuggers, rich tracebacks and Sentry show local variables, and those of whoever builds a request, checks
+    a key or reads an answer that repeats it are secrets.
+    """
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            waiting += [each.__cause__, each.__context__]
+            traceback.clear_frames(each.__traceback__)
+
+
 class Stack(str):
     """A traceback as text. It shows itself line by line, so the last expression of a cell is enough to read it."""
 

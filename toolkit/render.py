@@ -18,6 +18,7 @@ __all__ = [
     "Listing",
     "Markup",
     "Shown",
+    "Unseen",
     "escape",
     "html_bar",
     "html_card",
@@ -81,6 +82,19 @@ class Listing(list[T]):
         rows = [shown_fields(item) for item in self[:SHOWN_ROWS]]
         more = f'<div class="muted">and {len(self) - SHOWN_ROWS:,} more</div>' if len(self) > SHOWN_ROWS else ""
         return html_page(html_table(list(rows[0]), [[cut(value) for value in row.values()] for row in rows]) if rows else "none", more)
+
+
+class Unseen(dict[str, T]):
+    """A dict that names its keys and keeps its values to itself: API keys, and addresses with a password in them.
+
+    Examples
+    --------
+    >>> Unseen(ollama="http://me:secret@example.org")
+    <values of ollama>
+    """
+
+    def __repr__(self) -> str:
+        return f"<values of {', '.join(self) or 'nothing'}>"
 
 
 def shown_fields(record: Any) -> dict[str, object]:  # a dataclass's instance

@@ -192,19 +192,34 @@ class AsyncTransports:
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str | None], list[LoopTransport]]]
         self._loops = weakref.WeakKeyDictionary()
 
-    def take(self, url: httpx.URL, *, fresh: bool = False) -> LoopTransport:
+    def take(self, url: httpx.URL) -> LoopTransport:
         """Take a place in a pool of the running loop; give it back with ``give_back``."""
-        proxy = self.routes.proxy(url)
-        loop = asyncio.get_running_loop()
-        if loop not in self._loops:
-            self._forget_ended()
-        pools = self._loops.setdefault(loop, {}).setdefault((url.scheme, proxy), [])
-        pool = None if fresh else next((pool for pool in pools if pool.in_flight < POOL_SIZE), None)
+        proxy, pools = self._pools(url)
+        pool = next((pool for pool in pools if pool.in_flight < POOL_SIZE), None)
         if pool is None:
             pool = LoopTransport(make_async(self._choice, self.routes, url, proxy))
             pools.append(pool)
         pool.in_flight += 1
         return pool
+
+    def replace(self, url: httpx.URL) -> tuple[LoopTransport, list[LoopTransport]]:
+        """Take a place in a pool without old connections; return it with the pools that nobody uses, which are to be closed.
+
+        Their connections may be as old as the one that failed; kept, a pool would be left behind by each server that drops one.
+        """
+        proxy, pools = self._pools(url)
+        new = LoopTransport(make_async(self._choice, self.routes, url, proxy), in_flight=1)
+        unused = [pool for pool in pools if not pool.in_flight]
+        pools[:] = [new, *(pool for pool in pools if pool.in_flight)]
+        return new, unused
+
+    def _pools(self, url: httpx.URL) -> tuple[str | None, list[LoopTransport]]:
+        """The proxy to an address, and the running loop's pools for it."""
+        proxy = self.routes.proxy(url)
+        loop = asyncio.get_running_loop()
+        if loop not in self._loops:
+            self._forget_ended()
+        return proxy, self._loops.setdefault(loop, {}).setdefault((url.scheme, proxy), [])
 
     def _forget_ended(self) -> None:
         """Let go of the connections of loops that are closed; each holds on to its loop, so they would stay for ever."""
@@ -216,7 +231,8 @@ class AsyncTransports:
         pool.in_flight -= 1
 
     async def aclose(self) -> None:
-        """Close the pools of the running loop. Those of a loop that has ended went with it."""
+        """Close the pools of the running loop, and let go of those of loops that have ended."""
+        self._forget_ended()
         for pools in self._loops.pop(asyncio.get_running_loop(), {}).values():
             for pool in pools:
                 await pool.transport.aclose()

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 import dashboard
 import toolkit as tk
 from servers.chat_completions import ChatService, changed
-from servers.http import Gate, Pause
+from servers.http import CUT, Gate, Pause
 from toolkit import AsyncClient, Client, defaults
 from toolkit.cache import ResponseCache
 from toolkit.monitor.journal import JournalReader
@@ -159,6 +159,52 @@ def test_loops_that_ended_leave_no_connection_open(transport):
     gc.collect()
     assert open_sockets() - before <= 1, "the last one's goes when the next loop comes, or with the client"
     asyncio.run(client.aclose())
+    gc.collect()
+    assert open_sockets() == before
+
+
+def drop_when_used_again():
+    """A fault: a connection is dropped by its second request, as by a server that has just grown tired of it."""
+    used = set()
+
+    def fault(request, good):
+        again = request.connection in used
+        used.add(request.connection)
+        return dataclasses.replace(good, before=(CUT,)) if again else good
+
+    return fault
+
+
+@pytest.mark.parametrize("transport", ["own", "httpx"])
+def test_a_loop_whose_server_drops_connections_again_and_again_holds_on_to_none_of_them(transport):
+    open_after = []
+
+    async def main(client):
+        for _ in range(30):
+            await client.generate_text(MODEL, "hi")
+            open_after.append(open_sockets())
+        await client.aclose()
+
+    with ChatService(fault=drop_when_used_again()).serve() as server:
+        asyncio.run(main(client_of(AsyncClient, server, cache=False, journal=False, transport=transport)))
+        connections = {request.connection for request in server.requests}
+    assert len(connections) == 30, "each call but the first was sent once more"
+    assert max(open_after[10:]) <= max(open_after[:10])
+
+
+def test_a_closed_client_leaves_no_thread(own_home):
+    with ChatService().serve() as server:
+        client = client_of(AsyncClient, server, cache=ResponseCache(own_home / "cache"), journal=False)
+
+        async def main():
+            for words in ("closed", "used again and closed"):
+                assert (await client.generate_text(MODEL, words)).provenance == "live"
+                await client.aclose()
+
+        asyncio.run(main())
+        with Client(base_urls={"openai_compatible": f"{server.url}/v1"}, cache=ResponseCache(own_home / "cache"), journal=False) as other:
+            assert other.generate_text(MODEL, "closed").provenance == "replayed", "what was to be written has been"
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("toolkit-cache")]
 
 
 def test_a_call_cancelled_by_the_end_of_its_loop_leaves_the_client_usable():

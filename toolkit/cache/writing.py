@@ -40,21 +40,33 @@ class GroupWriter:
         self._pid = os.getpid()
         self._waiting: list[_Waiting] = []
         self._at_work = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="toolkit-cache")
+        self._thread: ThreadPoolExecutor | None = None
 
     async def keep(self, key: str, kept: Kept) -> None:
         """Come back when the answer is kept. Who is cancelled meanwhile does not wait; the answer is kept all the same."""
-        if self._pid != os.getpid():  # a forked child has none of its parent's threads, and none of its loops
-            self._lock = threading.Lock()
-            self._begin()
+        self._survive_fork()
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         with self._lock:
             self._waiting.append(_Waiting(key, kept, loop, done))
-            begin, self._at_work = not self._at_work, True
-        if begin:
-            self._thread.submit(self._write)
+            if not self._at_work:
+                self._at_work = True
+                self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="toolkit-cache")
+                self._thread.submit(self._write)
         await done
+
+    def close(self) -> None:
+        """Write what waits and end the thread; a later ``keep`` begins another."""
+        self._survive_fork()
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.shutdown()
+
+    def _survive_fork(self) -> None:
+        if self._pid != os.getpid():  # a child has none of its parent's threads, and none of its loops
+            self._lock = threading.Lock()
+            self._begin()
 
     def _write(self) -> None:
         while batch := self._take():

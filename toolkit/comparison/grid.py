@@ -13,6 +13,7 @@ from typing import Any
 
 from ..client import ImageOptions, Options, Prompt, Size, read_messages
 from ..errors import ConfigError
+from ..monitor.redaction import redact, redact_text
 from ..providers.registry import provider_class, split_model
 from ..render import Shown
 from ..schemas import SchemaChoice, read_schema, schema_name
@@ -233,8 +234,9 @@ def read_models(models: Sequence[str | Model], options: Options | ImageOptions) 
 
 
 def shown_label(own: Mapping[str, Any]) -> str:  # each option has its own type
-    """A variant's own options, as its label names them."""
-    return ", ".join(f"{name}={schema_name(value) if name == 'schema' else value}" for name, value in own.items())
+    """A variant's own options, as its label names them: without secrets, for it stands in tables, files and the journal."""
+    shown: dict[str, Callable[[Any], Any]] = {"schema": schema_name, "extra": redact}
+    return redact_text(", ".join(f"{name}={shown.get(name, str)(value)}" for name, value in own.items()))
 
 
 def read_prompts(prompts: Any, template: str | None = None) -> tuple[Question, ...]:

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable
 
-from ..errors import AuthError, ConfigError
+from ..errors import AuthError, ConfigError, forget_locals
 from ..monitor.redaction import redact_text
 
 __all__ = ["ApiKey", "KeySource"]
@@ -96,6 +96,7 @@ class KeySource:
 
         Who can't read an answer quotes it, and the answer may repeat the key; who can't read a file of credentials holds on to its text.
         """
+        forget_locals(error)
         waiting: list[BaseException | None] = [error]
         seen: set[int] = set()
         while waiting:

@@ -107,6 +107,11 @@ class Link(asyncio.Protocol):
             self.transport.resume_reading()
         return piece
 
+    @property
+    def usable(self) -> bool:
+        """Whether another request may be sent on it."""
+        return not self.closed and time.monotonic() - self.idle_since <= IDLE_S
+
     def close(self) -> None:
         self.closed = True
         self.transport.close()
@@ -165,14 +170,13 @@ class LoopSocketTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, context: Callable[[], ssl.SSLContext]) -> None:
         self._context = context
-        self._idle: dict[Origin, list[Link]] = {}
+        self._idle: dict[Origin, deque[Link]] = {}  # the one used last is the last
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         timeout: dict[str, float | None] = request.extensions.get("timeout", {})
-        data = request_bytes(request)
         link = self._idle_link(origin_of(request.url)) or await self._connect(request, timeout.get("connect"))
         try:
-            parser = link.begin(request.method, data)
+            parser = link.begin(request.method, request_bytes(request))  # no variable: tracebacks that show those would show the key
             while not parser.status:
                 if link.error is not None:
                     raise link.error
@@ -183,10 +187,10 @@ class LoopSocketTransport(httpx.AsyncBaseTransport):
         return build_response(parser, LinkStream(self, link, parser, origin_of(request.url), timeout.get("read")))
 
     def _idle_link(self, origin: Origin) -> Link | None:
-        idle, now = self._idle.get(origin, []), time.monotonic()
+        idle = self._idle.get(origin)
         while idle:
             link = idle.pop()
-            if not link.closed and now - link.idle_since <= IDLE_S:
+            if link.usable:
                 return link
             link.close()
         return None
@@ -212,7 +216,10 @@ class LoopSocketTransport(httpx.AsyncBaseTransport):
     def give_back(self, link: Link, origin: Origin) -> None:
         link.idle_since = time.monotonic()
         link.parser = None
-        self._idle.setdefault(origin, []).append(link)
+        idle = self._idle.setdefault(origin, deque())
+        while idle and not idle[0].usable:  # of a time with more calls under way
+            idle.popleft().close()
+        idle.append(link)
 
     async def aclose(self) -> None:
         """Close the connections that wait for a request; one that is being read is its response's."""

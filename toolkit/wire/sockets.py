@@ -86,12 +86,11 @@ class SocketTransport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         timeout: dict[str, float | None] = request.extensions.get("timeout", {})
-        data = request_bytes(request)
         connection = self._take(request, timeout.get("connect"))
         try:
             with translated(httpx.WriteTimeout, httpx.WriteError):
                 connection.socket.settimeout(timeout.get("write"))
-                connection.socket.sendall(data)
+                connection.socket.sendall(request_bytes(request))  # no variable: tracebacks that show those would show the key
             parser = ResponseParser(request.method)
             body = b""
             with translated(httpx.ReadTimeout, httpx.ReadError):

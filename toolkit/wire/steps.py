@@ -43,7 +43,6 @@ class Join:
 class Send:
     request: httpx.Request
     stream: bool = False
-    fresh: bool = False  # on a connection that nobody used before
     within_s: float | None = None  # of a stream: how long its head may take, where the request allows more
     arrived_at: float | None = None  # set by the driver: when the last of a whole response came, where that is known
 

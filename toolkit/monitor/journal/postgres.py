@@ -80,7 +80,7 @@ class PostgresDatabase(Database):
             like = f'SELECT {names} FROM "{table.name}" WHERE false'  # noqa: S608 - known names
             self._execute(f"CREATE TEMPORARY TABLE staging ON COMMIT DROP AS {like}")
             self._send(f"staging ({names})", rows)
-            self._execute(f'INSERT INTO "{table.name}" ({names}) SELECT {names} FROM staging ON CONFLICT DO NOTHING')  # noqa: S608
+            self._execute(f'INSERT INTO "{table.name}" ({names}) SELECT {names} FROM staging ON CONFLICT DO NOTHING')  # noqa: S608 - a known name
             self._execute("DROP TABLE staging")
 
     def _send(self, target: str, rows: Sequence[tuple[Any, ...]]) -> None:

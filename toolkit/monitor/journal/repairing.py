@@ -117,7 +117,7 @@ def _end(source: _Source) -> int:
     """Return the highest row number as seen from the other end of the table, or one that is beyond it."""
     for sql in (
         f'SELECT max("row") FROM "{source.table.name}"',  # noqa: S608 - a known name
-        f"SELECT seq FROM sqlite_sequence WHERE name = '{source.table.name}'",  # noqa: S608
+        f"SELECT seq FROM sqlite_sequence WHERE name = '{source.table.name}'",  # noqa: S608 - a known name
     ):
         with contextlib.suppress(sqlite3.DatabaseError):
             found = source.db.execute(sql).fetchone()
@@ -140,7 +140,7 @@ def _some(source: _Source, after: int) -> tuple[list[tuple[Any, ...]], bool]:
 
 def _following(source: _Source, after: int, count: int) -> list[tuple[Any, ...]]:
     selected = ", ".join(f'"{name}"' for name in source.columns)
-    sql = f'SELECT {selected} FROM "{source.table.name}" NOT INDEXED WHERE "row" > ? ORDER BY "row" LIMIT ?'  # noqa: S608
+    sql = f'SELECT {selected} FROM "{source.table.name}" NOT INDEXED WHERE "row" > ? ORDER BY "row" LIMIT ?'  # noqa: S608 - a known name
     return source.db.execute(sql, [after, count]).fetchall()
 
 
