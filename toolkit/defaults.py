@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import inspect
@@ -22,7 +21,7 @@ from .comparison.judge import Judge, read_judge
 from .comparison.loop import arun, run
 from .comparison.pictures import Kind, check_pictures, draws, wanted_options
 from .comparison.playground import Playground
-from .comparison.progress import Progress, in_notebook, watcher_for
+from .comparison.progress import Progress, interrupted_in_notebook, watcher_for
 from .comparison.resuming import FormerRun, find_stopped_run, mark_under_way
 from .comparison.resuming import resume as resume_from
 from .comparison.run import Rule, Run
@@ -222,8 +221,8 @@ def compare(
         As for ``generate_text``; a ``Model``'s own go before them.
     kind : str
         ``"text"``, or ``"image"``: the models draw, ``side_by_side()`` shows the pictures and ``images(prompt_id, model)`` gives them.
-        ``vote()`` shows them without their metadata. A scorer of yours gets the ``ImageResult``; judges, named scorers and worker
-        processes do not work with pictures.
+        ``vote()`` and a judge are shown them without their metadata. A scorer of yours gets the ``ImageResult``; named scorers and
+        worker processes do not work with pictures.
     size, n
         As for ``generate_image``, with ``kind="image"``, where ``seed``, ``timeout_s`` and ``extra`` mean the same as there.
     client : Client, optional
@@ -252,7 +251,7 @@ def compare(
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or globals()["client"]()
     judge, fan_out = check_judge(judge, plan, scorers), find_fan_out(n_jobs)
-    check_pictures(plan, scorers=scorers, judge=judge, fan_out=fan_out)
+    check_pictures(plan, scorers=scorers, fan_out=fan_out)
     state = begin(
         plan,
         name,
@@ -325,7 +324,7 @@ async def acompare(
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
     asker = client or async_client()
     judge, fan_out = check_judge(judge, plan, scorers), find_fan_out(n_jobs)
-    check_pictures(plan, scorers=scorers, judge=judge, fan_out=fan_out)
+    check_pictures(plan, scorers=scorers, fan_out=fan_out)
     state = begin(
         plan,
         name,
@@ -337,16 +336,11 @@ async def acompare(
         former=stopped_run(resume, cache, plan, name, asker.journal),
         order_seed=order_seed,
     )
-    with watcher_for(progress, state, stoppable=True) as watch:
-        try:
-            if fan_out is None:
-                await arun(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
-            else:
-                await arun_in_workers(asker, state, fan_out, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
-        except asyncio.CancelledError:
-            if not in_notebook():
-                raise
-            # That was the kernel's interrupt: what is finished is the cell's result.
+    with watcher_for(progress, state, stoppable=True) as watch, interrupted_in_notebook():
+        if fan_out is None:
+            await arun(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
+        else:
+            await arun_in_workers(asker, state, fan_out, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
     result = end(state, name, asker)
     if judge is not None and may_judge(state):
         with unjudged_at_worst():

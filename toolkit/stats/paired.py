@@ -32,8 +32,8 @@ class PairedTest:
     Attributes
     ----------
     effect : float
-        How much larger ``a`` is: the mean difference, the difference of the shares (mcnemar), or the Hodges-Lehmann
-        median of the differences (wilcoxon, sequential); in the units of the data.
+        How much larger ``a`` is: the mean difference (mean, sequential), the difference of the shares (mcnemar), or the
+        Hodges-Lehmann median of the differences (wilcoxon); in the units of the data.
     low, high : float
         Its confidence interval.
     p : float
@@ -41,9 +41,9 @@ class PairedTest:
     n : int
         Pairs.
     kind : str
-        The test that was made: ``mean``, ``mcnemar`` or ``wilcoxon``.
+        The test that was made: ``mean``, ``mcnemar``, ``wilcoxon`` or ``sequential``.
     statistic : float
-        Student's t; McNemar's chi-square without correction; the sum of the positive ranks.
+        Student's t; McNemar's chi-square without correction; the sum of the positive ranks; the smaller of two fortunes.
     note : str
         What the sample is too small, or too even, to tell.
     """
