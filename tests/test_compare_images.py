@@ -279,6 +279,61 @@ def test_a_judge_whose_service_cannot_fetch_a_picture_says_what_to_do(caplog):
     assert "ollama does not fetch images from an address; give ImagePart(data=...)" in caplog.text
 
 
+# --- what pictures will cost ---------------------------------------------------------------------------------------------------------
+
+
+def estimated(client, prompts, models=MODELS, **more):
+    return tk.estimate_cost(models, prompts, kind="image", client=client, **more)
+
+
+def test_what_pictures_will_cost_is_learnt_from_those_of_the_same_model_and_size(client):
+    assert estimated(client, PROMPTS, n=2).expected is None
+    drawn(client, [f"view {i}" for i in range(6)], n=2, size="512x512")
+    estimate = estimated(client, [f"other {i}" for i in range(10)], n=4, size=(512, 512))
+    assert estimate.expected == pytest.approx(2 * 10 * 4 * 0.01)
+    assert (estimate.low, estimate.high) == (pytest.approx(0.8), pytest.approx(0.8))  # each cost the same
+    assert "6 earlier calls for pictures of this size" in estimate.models[0].basis
+    assert estimated(client, PROMPTS, n=2, size="1024x1024").expected is None
+
+
+def test_pictures_in_the_cache_cost_nothing_again(client):
+    drawn(client)
+    estimate = estimated(client, PROMPTS)
+    assert (estimate.expected, estimate.models[0].cached, estimate.models[0].basis) == (0.0, 2, "all cached")
+
+
+def test_a_model_that_never_drew_is_estimated_by_its_price_for_pictures(client):
+    vertex = {"base_urls": {"vertex": "http://127.0.0.1:9"}, "api_keys": {"vertex": "k"}}
+    with tk.Client(**vertex, cache=False, journal=False) as listed:
+        estimate = estimated(listed, ["x"], models=["vertex/gemini-2.5-flash-image"], n=2)
+        assert estimate.expected == pytest.approx(2 * 1300 * 30e-6, rel=0.01)
+        assert 0 < estimate.low < estimate.expected < estimate.high
+        assert "a guess" in estimate.models[0].basis
+        words = estimated(listed, ["x"], models=["vertex/gemini-2.5-flash"])
+        assert (words.low, words.expected, words.high) == (None, None, None)  # its price is one of words
+    with tk.Client(prices={MODELS[0]: tk.Price(input=0.0, output=40.0)}, api_keys={"openrouter": "k"}, cache=False, journal=False) as own:
+        assert estimated(own, ["x"], models=MODELS[:1]).expected == pytest.approx(1300 * 40e-6)
+
+
+def test_pictures_in_a_prompt_are_part_of_what_it_will_cost():
+    with tk.Client(prices={"scripted/echo": tk.Price(input=10.0, output=0.0)}, cache=False) as client:
+        for i in range(5):
+            client.generate_text("scripted/echo", f"some words {i}")
+        question = [{"role": "user", "content": ["x", tk.ImagePart(data=PNG)]}]
+        bare_words, pictured = (tk.estimate_cost(["scripted/echo"], [prompt], client=client) for prompt in ("x", question))
+    assert pictured.expected == pytest.approx(800 * 10e-6, rel=0.01)
+    assert pictured.low < pictured.expected < pictured.high
+    assert bare_words.high < pictured.low
+    assert "pictures in prompts" in pictured.models[0].basis and "pictures" not in bare_words.models[0].basis
+
+
+def test_an_estimate_refuses_what_a_comparison_would(client):
+    with pytest.raises(ConfigError, match="one string"):
+        estimated(client, [[{"role": "user", "content": "x"}]])
+    with pytest.raises(ConfigError, match="max_tokens= does not go with kind='image'"):
+        estimated(client, PROMPTS, max_tokens=5)
+
+
 # --- blind votes -------------------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
-from .client import AsyncClient, Client, Options, Size
+from .client import AsyncClient, Client, Size
 from .comparison.grid import Model, Plan, build_plan
 from .comparison.judge import Judge, read_judge
 from .comparison.loop import arun, run
@@ -425,9 +425,12 @@ def estimate_cost(
     top_p: float | None = None,
     stop: str | Sequence[str] | None = None,
     seed: int | None = None,
-    schema: Mapping[str, Any] | None = None,
+    schema: SchemaChoice | None = None,
     timeout_s: float | None = None,
     extra: Mapping[str, Any] | None = None,
+    kind: Kind = "text",
+    size: Size | None = None,
+    n: int | None = None,
     client: Client | None = None,
 ) -> CostEstimate:
     """Say what ``compare`` with the same arguments would cost, before anything is asked.
@@ -437,7 +440,9 @@ def estimate_cost(
     CostEstimate
         ``low expected high`` in US dollars, None where a price is unknown, and a row a model. Answers that the cache has cost nothing.
         How many tokens a model makes of a text and of an answer is taken from its last calls in the journal; for a model that was never
-        asked here it is a guess, and ``basis`` says so.
+        asked here, and for pictures in prompts, it is a guess, and ``basis`` says so. What pictures cost (``kind="image"``) is
+        taken from what those of earlier comparisons with this model and size did, else from its price for pictures, where one is
+        known, and a guess of their tokens.
 
     Raises
     ------
@@ -451,10 +456,12 @@ def estimate_cost(
     """
     from .comparison.estimate import estimate
 
-    options = Options(
-        system=system, temperature=temperature, max_tokens=max_tokens, top_p=top_p, stop=stop, seed=seed, schema=schema, timeout_s=timeout_s, extra=extra
-    )  # fmt: skip
+    options = wanted_options(kind, {
+        "system": system, "temperature": temperature, "max_tokens": max_tokens, "top_p": top_p, "stop": stop, "seed": seed, "schema": schema,
+        "timeout_s": timeout_s, "extra": extra, "size": size, "n": n,
+    })  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=0)
+    check_pictures(plan, scorers=(), fan_out=None)
     return estimate(client or globals()["client"](), plan, cached=cache in (True, "only"))
 
 

@@ -159,8 +159,8 @@ def sequential_needed_n(effect: float, sd: float, power: float = 0.8, alpha: flo
 
     Notes
     -----
-    Where the bound of a normal sample is ``z(power)`` standard errors from the effect; those that cross it earlier and come back count
-    too, so that the true number is a little smaller.
+    Where the bound of a normal sample is expected ``z(power)`` standard errors from the effect. It may be crossed earlier, so the true
+    number is a little smaller for small effects.
 
     Examples
     --------
@@ -174,12 +174,16 @@ def sequential_needed_n(effect: float, sd: float, power: float = 0.8, alpha: flo
     check_open_unit(alpha, "alpha")
     if not (math.isfinite(effect) and effect) or not (math.isfinite(sd) and sd >= 0):
         raise ConfigError(f"sequential_needed_n wants an effect other than 0 and an sd of 0 or more, got effect={effect}, sd={sd}")
-    size = abs(effect) / sd if sd else math.inf
-    few, many = FIRST_LOOK, FIRST_LOOK
+    few, many = FIRST_LOOK - 1, FIRST_LOOK
     reach = float(special.ndtri(power))
 
     def enough(n: int) -> bool:
-        return size * math.sqrt(n) >= float(_limits(np.array([float(n)]), 1 - alpha)[0]) + reach
+        items = n + _IMAGINED
+        largest = abs(effect) + sd * float(special.ndtri(1 - 0.5 / n))
+        centre = n * abs(effect) / items
+        spread = (n * (sd**2 + effect**2) + _IMAGINED * largest**2) / items - centre**2
+        limit = float(_limits(np.array([float(items)]), 1 - alpha)[0])
+        return centre >= (limit + reach) * math.sqrt(spread / (items - 1))
 
     while not enough(many):
         few, many = many, 2 * many
