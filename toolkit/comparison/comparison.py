@@ -389,7 +389,7 @@ class Comparison(Measured):
         pandas.DataFrame
             Indexed by ``rater``: ``asked ties failed not_asked`` (answers that were the same, or can't be shown). Liking for a place: ``first_share`` of the
             decided verdicts that went to the answer shown first, with ``first_low first_high`` (Wilson), and ``first_p``: McNemar's
-            mid-p that a model wins as often shown first as shown second. ``pairs`` judged in both orders, ``agreement`` (the share
+            mid-p that a model wins as often shown first as shown second (where prompts have several pairs, Student's on their means). ``pairs`` judged in both orders, ``agreement`` (the share
             with the same outcome) and ``kappa`` (Cohen's). ``judges_itself``; ``cost_usd`` (missing where unknown) and ``saved_usd``.
         """
         return judge_report(self._judgements, {variant.name for variant in self._plan.variants}, confidence)
