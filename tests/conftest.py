@@ -7,9 +7,13 @@ import pathlib
 import socket
 import tempfile
 
+import hypothesis
 import pytest
 
 from toolkit import defaults
+
+hypothesis.settings.register_profile("toolkit", deadline=None)  # no test asserts a time: the first call of one may import SciPy
+hypothesis.settings.load_profile("toolkit")
 
 REAL_CONNECT = socket.socket.connect
 PROVIDERS = (

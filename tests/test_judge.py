@@ -67,6 +67,12 @@ def test_a_consistent_judge_has_no_liking_for_a_place():
     assert (report["asked"], report["pairs"], report["failed"]) == (12, 6, 0)
 
 
+def test_repeats_of_a_prompt_do_not_make_a_liking_for_a_place_surer_than_its_prompts_do():
+    report = compared(lambda prompt, _body: '{"verdict": "A"}', prompts=PROMPTS[:2], repeats=8, cache=False).judge_report().iloc[0]
+    assert report["pairs"] == 16
+    assert report["first_p"] == 0.5  # two prompts, both for the first place: what their signs tell
+
+
 def test_ties_count_half_and_are_told():
     result = compared(lambda prompt, _body: '```json\n{"verdict": "tie", "reason": "same"}\n```')
     assert set(result.frame["judge"]) == {0.5}

@@ -15,7 +15,8 @@ ROWS = [
     {"call"},
     {"drive"},
     {"client", "widgets"},
-    {"comparison", "doctor", "installation"},
+    {"comparison", "doctor"},
+    {"installation"},
     {"defaults", "testing", "journal_commands"},
     {"cli"},
 ]

@@ -1,6 +1,7 @@
 """Scores and verdicts: how good the answers are, and which model is better."""
 
 import math
+import random
 
 import pandas as pd
 import pytest
@@ -9,7 +10,7 @@ import toolkit as tk
 from toolkit import stats
 from toolkit.comparison.scorers import SCORERS, read_scorers, score
 from toolkit.errors import ConfigError
-from toolkit.testing import script
+from toolkit.testing import Failure, script
 from toolkit.types import Completion
 
 
@@ -109,6 +110,42 @@ def test_a_time_is_judged_by_live_calls_alone():
     row = again.verdict("latency_s").iloc[0]
     assert (row["n"], row["decided"]) == (0, False)
     assert "can't be compared" in row["sentence"]
+
+
+def test_a_verdict_says_how_many_prompts_only_one_model_has_a_value_for():
+    long, short = script("long", lambda prompt, body: "word " * 9), script("short", lambda prompt, body: "word")
+    script("long", lambda prompt, body: Failure(400) if prompt in ("p1", "p2") else "word " * (8 + len(prompt) % 2))
+    row = tk.compare([long, short], [f"p{i}" for i in range(12)]).verdict("output_tokens").iloc[0]
+    assert row["n"] == 10
+    assert row["sentence"].endswith("n = 10 prompts; 2 more have a value for one of the two only")
+
+
+def test_several_pairs_need_more_prompts_than_one():
+    rng = random.Random(4)
+    names = [script(f"m{i}", lambda prompt, body, i=i: "word " * (5 + i + rng.randrange(6))) for i in range(3)]
+    result = tk.compare(names, [f"p{i}" for i in range(30)], cache=False)
+    three, two = (
+        table.set_index(["a", "b"])["n_needed"]
+        for table in (result.verdict("output_tokens"), result.verdict("output_tokens", correction="bh"))
+    )
+    assert (three > two).all()
+
+
+def test_a_constant_difference_needs_as_many_prompts_as_its_signs_do():
+    one, two = script("one", lambda prompt, body: "word"), script("two", lambda prompt, body: "word word")
+    row = tk.compare([one, two], ["a", "b", "c"]).verdict("output_tokens").iloc[0]
+    assert (row["decided"], row["n_needed"]) == (False, 6)
+    assert row["sentence"].endswith("is decided at n = 3 prompts; about 6 prompts would settle a difference like this one")
+    assert tk.compare([one, two], [f"p{i}" for i in range(6)]).verdict("output_tokens")["decided"].tolist() == [True]
+
+
+def test_a_difference_on_few_prompts_is_not_given_a_direction_that_its_middle_lacks():
+    words = {f"p{i}": 3 for i in range(8)}
+    one = script("one", lambda prompt, body: "word " * words.get(prompt, 1))
+    two = script("two", lambda prompt, body: "word ")
+    row = tk.compare([one, two], [f"p{i}" for i in range(40)]).verdict("output_tokens", kind="wilcoxon").iloc[0]
+    assert (row["decided"], row["effect"]) == (True, 0.0)
+    assert "differ in output_tokens where they differ at all" in row["sentence"]
 
 
 def test_a_wrong_verdict_is_told():

@@ -8,6 +8,8 @@ import pytest
 import toolkit as tk
 from servers.chat_completions import ChatService
 from toolkit import stats
+from toolkit.comparison.run import Run
+from toolkit.comparison.stopping import Decided
 from toolkit.errors import ConfigError
 from toolkit.testing import Answer, Failure, script
 
@@ -108,6 +110,42 @@ def test_a_prompt_that_failed_for_one_model_tells_nothing_about_the_pair():
     assert result.verdict("output_tokens")["n"].iloc[0] == both
 
 
+def test_a_look_waits_for_the_slow_answers_to_the_prompts_that_were_asked_first():
+    many = script("many", lambda prompt, body: "word " * 5)
+    one = script("one", lambda prompt, body: "word")
+    whole = tk.compare([one, many], PROMPTS, cache=False)
+    plan, rows = whole._plan, whole._records
+    rule, run = Decided(plan, "output_tokens", 0.05), Run(plan=plan, run_id="r")
+    first, *others = list(plan.order())
+    said = [add(run, rule, index, rows[index]) for index in others]
+    assert said == [None] * len(others)
+    assert "is decided after" in add(run, rule, first, rows[first])
+
+
+def add(run, rule, index, row):
+    run.add(index, row)
+    return rule(run)
+
+
+def test_a_verdict_does_not_depend_on_which_answers_came_first():
+    script("one", lambda prompt, body: Answer("word", first_token_s=0.001 * (len(prompt) % 7)))
+    script("many", lambda prompt, body: "word " * (1 + len(prompt) % 5))
+    options = {"until": "decided", "metric": "output_tokens", "alpha": 1e-9, "order_seed": 5, "cache": False}
+    tables = [tk.compare(["scripted/one", "scripted/many"], PROMPTS, concurrency=n, **options).verdict("output_tokens") for n in (1, 16)]
+    assert tables[0]["p"].tolist() == tables[1]["p"].tolist()
+
+
+@pytest.mark.parametrize("write", ["save", "to_capsule"])
+def test_a_file_remembers_what_it_was_stopped_by(write, tmp_path):
+    script("one", lambda prompt, body: "word")
+    script("many", lambda prompt, body: "word " * (5 + len(prompt) % 3))
+    result = tk.compare(["scripted/one", "scripted/many"], PROMPTS, until="decided", metric="output_tokens", cache=False)
+    getattr(result, write)(tmp_path / "x.zip")
+    read = tk.load_comparison(tmp_path / "x.zip").verdict("output_tokens")
+    assert read["p"].tolist() == result.verdict("output_tokens")["p"].tolist()
+    assert read["n_needed"].tolist() == result.verdict("output_tokens")["n_needed"].tolist()
+
+
 def test_a_test_for_one_look_is_there_for_those_who_ask_for_it():
     script("one", lambda prompt, body: "word")
     script("many", lambda prompt, body: "word " * 5)
@@ -139,6 +177,16 @@ def test_the_sequential_test_refuses_what_it_can_not_use():
     assert stats.sequential_p([]) == 1.0
     assert stats.sequential_test([], []).note == "no items"
     assert "not estimable" in stats.sequential_test([1.0, 2.0], [0.0, 0.0]).note
+    assert "not estimable" in stats.sequential_test([4.0] * 20, [4.0] * 20).note
+    with pytest.raises(ConfigError, match="an effect other than 0"):
+        stats.sequential_needed_n(0.0, 1.0)
+
+
+def test_answers_that_are_all_right_or_all_wrong_still_leave_some_doubt():
+    test = stats.sequential_test([1] * 20, [0] * 20)
+    assert test.p < 0.001 and 0.4 < test.low < 0.7 and test.effect == 1.0
+    same = stats.sequential_test([1] * 20, [1] * 20)
+    assert same.p == 1.0 and same.low < 0 < same.high
 
 
 # --- estimates -------------------------------------------------------------------------------------------------------------

@@ -343,17 +343,19 @@ class Toolbox:
         others = self.routing.fallbacks(resolved)
         return ask_in_turn(first, others, lambda other: self.ask(other, prompt, options, **how)) if others else first
 
-    def has_answer(self, model: str, prompt: Prompt, options: Options, repeat: int) -> bool:
+    def has_answer(self, model: str, prompt: Prompt, options: Options | ImageOptions, repeat: int) -> bool:
         provider_name, name = split_model(self.routing.resolve(model))
         if self.cache is None:
             return False
-        wire = self.provider(provider_name).wire(build_question(name, prompt, options).request)
-        return self.cache.holds(key_of(wire, repeat, "text"))
+        wire = question_of(name, prompt, options).wire(self.provider(provider_name))
+        return self.cache.holds(key_of(wire, repeat, "text" if isinstance(options, Options) else "image"))
 
-    def price(self, model: str) -> Price | None:
+    def price(self, model: str, pictures: bool) -> Price | None:
         provider_name, name = split_model(self.routing.resolve(model))
-        own = self.policy.prices(f"{provider_name}/{name}")
-        return own or self.provider(provider_name).listed_price(name, Usage(), self.policy.wall())
+        provider, full = self.provider(provider_name), f"{provider_name}/{name}"
+        found = self.policy.prices(full) or provider.listed_price(name, Usage(), self.policy.wall())
+        of_words = found is not None and found.image_output is None and not provider.free and full not in self.policy.prices.own
+        return None if pictures and of_words else found
 
     def exchange(self, provider_name: str, steps: Callable[[Provider], Steps[Any]], model: str | None = None) -> Steps[Any]:
         provider = self.provider(provider_name)
@@ -709,7 +711,7 @@ class Client(Bound):
         provider, name = split_model(model)
         self._driver.run(self._tools.exchange(provider, lambda p: p.delete_model(name), name))
 
-    def has_answer(self, model: str, prompt: Prompt, options: Options = Options(), *, repeat: int = 0) -> bool:
+    def has_answer(self, model: str, prompt: Prompt, options: Options | ImageOptions = Options(), *, repeat: int = 0) -> bool:
         """Say whether the cache has the answer to a question: asking it would cost nothing.
 
         Raises
@@ -724,15 +726,17 @@ class Client(Bound):
         """
         return self._tools.has_answer(model, prompt, options, repeat)
 
-    def price(self, model: str) -> Price | None:
+    def price(self, model: str, *, pictures: bool = False) -> Price | None:
         """Return what a model costs, as far as it is known before a call; ``None`` where it is not.
+
+        With ``pictures``, what it costs when it draws: a list's price without a rate for pictures is one of words.
 
         Raises
         ------
         ConfigError
             For an unknown provider or a missing key.
         """
-        return self._tools.price(model)
+        return self._tools.price(model, pictures)
 
     def show_model(self, model: str) -> ModelInfo:
         """Return what a provider tells about one model; its own words are in ``detail``.

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
 import inspect
 import logging
-import math
 import threading
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from importlib import import_module
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
-from .client import AsyncClient, Client, Options, Size
-from .comparison.grid import Model, Plan, build_plan
-from .comparison.judge import Judge, read_judge
+from .client import AsyncClient, Client, Size
+from .comparison.beginning import Scorers, begin, unjudged_at_worst
+from .comparison.grid import Model, build_plan
+from .comparison.judge import Judge
 from .comparison.loop import arun, run
-from .comparison.pictures import Kind, check_pictures, draws, wanted_options
+from .comparison.pictures import Kind, check_pictures, wanted_options
 from .comparison.playground import Playground
-from .comparison.progress import Progress, in_notebook, watcher_for
-from .comparison.resuming import FormerRun, find_stopped_run, mark_under_way
-from .comparison.resuming import resume as resume_from
-from .comparison.run import Rule, Run
-from .comparison.scorers import Scorer, read_scorers
-from .comparison.stopping import Decided, ErrorRate, read_budget, read_until, spent_usd
-from .comparison.warming import warm_up_cells
-from .comparison.workers import arun_in_workers, find_fan_out, run_in_workers
-from .errors import ConfigError, ToolkitError
+from .comparison.progress import Progress, interrupted_in_notebook, watcher_for
+from .comparison.workers import arun_in_workers, run_in_workers
 from .installation import Setup, read_setup
-from .monitor.events import RunRecord
 from .monitor.exporters import switch as exporters
-from .monitor.journal import Journal
-from .monitor.outcomes import process_name
 from .schemas import SchemaChoice
 from .types import CacheMode
 
@@ -64,7 +48,6 @@ __all__ = [
     "unload_model",
 ]
 
-Scorers = Sequence[str | Scorer] | Mapping[str, Scorer]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -222,8 +205,8 @@ def compare(
         As for ``generate_text``; a ``Model``'s own go before them.
     kind : str
         ``"text"``, or ``"image"``: the models draw, ``side_by_side()`` shows the pictures and ``images(prompt_id, model)`` gives them.
-        ``vote()`` shows them without their metadata. A scorer of yours gets the ``ImageResult``; judges, named scorers and worker
-        processes do not work with pictures.
+        ``vote()`` and a judge are shown them without their metadata. A scorer of yours gets the ``ImageResult``; named scorers and
+        worker processes do not work with pictures.
     size, n
         As for ``generate_image``, with ``kind="image"``, where ``seed``, ``timeout_s`` and ``extra`` mean the same as there.
     client : Client, optional
@@ -245,34 +228,22 @@ def compare(
     >>> result.frame["status"].tolist()
     ['ok', 'ok']
     """
-    options = wanted_options(kind, {
-        "system": system, "temperature": temperature, "max_tokens": max_tokens, "top_p": top_p, "stop": stop, "seed": seed, "schema": schema,
-        "timeout_s": timeout_s, "extra": extra, "size": size, "n": n,
-    })  # fmt: skip
-    plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
-    asker = client or globals()["client"]()
-    judge, fan_out = check_judge(judge, plan, scorers), find_fan_out(n_jobs)
-    check_pictures(plan, scorers=scorers, judge=judge, fan_out=fan_out)
-    state = begin(
-        plan,
-        name,
-        asker.journal,
-        concurrency=concurrency,
-        scorers=scorers,
-        warmup=warmup,
-        rules=stopping_rules(plan, scorers, max_error_rate, budget_usd, until, metric, alpha),
-        former=stopped_run(resume, cache, plan, name, asker.journal),
-        order_seed=order_seed,
-    )
-    with watcher_for(progress, state) as watch:
-        if fan_out is None:
-            run(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
+    begun = begin(
+        client or globals()["client"](), models, prompts, template=template, repeats=repeats, name=name, scorers=scorers, judge=judge,
+        concurrency=concurrency, budget_usd=budget_usd, until=until, metric=metric, alpha=alpha, cache=cache, stream=stream, order_seed=order_seed,
+        warmup=warmup, max_error_rate=max_error_rate, resume=resume, n_jobs=n_jobs, progress=progress, kind=kind, system=system,
+        temperature=temperature, max_tokens=max_tokens, top_p=top_p, stop=stop, seed=seed, schema=schema, timeout_s=timeout_s, extra=extra,
+        size=size, n=n,
+    )  # fmt: skip
+    with watcher_for(progress, begun.state) as watch:
+        if begun.fan_out is None:
+            run(begun.asker, begun.state, watch=watch, **begun.how)
         else:
-            run_in_workers(asker, state, fan_out, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
-    result = end(state, name, asker)
-    if judge is not None and may_judge(state):
+            run_in_workers(begun.asker, begun.state, begun.fan_out, watch=watch, **begun.how)
+    result = begun.end()
+    if begun.judge is not None and begun.may_judge:
         with unjudged_at_worst():
-            result.judge(judge, concurrency=concurrency, budget_usd=left_of(budget_usd, state), cache=cache, progress=progress)
+            result.judge(begun.judge, **begun.judging)
     return result
 
 
@@ -318,39 +289,22 @@ async def acompare(
     --------
     ``result = await tk.acompare(["embedded/ngram-2", "embedded/ngram-3"], ["The for statement"])``
     """
-    options = wanted_options(kind, {
-        "system": system, "temperature": temperature, "max_tokens": max_tokens, "top_p": top_p, "stop": stop, "seed": seed, "schema": schema,
-        "timeout_s": timeout_s, "extra": extra, "size": size, "n": n,
-    })  # fmt: skip
-    plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=order_seed)
-    asker = client or async_client()
-    judge, fan_out = check_judge(judge, plan, scorers), find_fan_out(n_jobs)
-    check_pictures(plan, scorers=scorers, judge=judge, fan_out=fan_out)
-    state = begin(
-        plan,
-        name,
-        asker.journal,
-        concurrency=concurrency,
-        scorers=scorers,
-        warmup=warmup,
-        rules=stopping_rules(plan, scorers, max_error_rate, budget_usd, until, metric, alpha),
-        former=stopped_run(resume, cache, plan, name, asker.journal),
-        order_seed=order_seed,
-    )
-    with watcher_for(progress, state, stoppable=True) as watch:
-        try:
-            if fan_out is None:
-                await arun(asker, state, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
-            else:
-                await arun_in_workers(asker, state, fan_out, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
-        except asyncio.CancelledError:
-            if not in_notebook():
-                raise
-            # That was the kernel's interrupt: what is finished is the cell's result.
-    result = end(state, name, asker)
-    if judge is not None and may_judge(state):
+    begun = begin(
+        client or async_client(), models, prompts, template=template, repeats=repeats, name=name, scorers=scorers, judge=judge,
+        concurrency=concurrency, budget_usd=budget_usd, until=until, metric=metric, alpha=alpha, cache=cache, stream=stream, order_seed=order_seed,
+        warmup=warmup, max_error_rate=max_error_rate, resume=resume, n_jobs=n_jobs, progress=progress, kind=kind, system=system,
+        temperature=temperature, max_tokens=max_tokens, top_p=top_p, stop=stop, seed=seed, schema=schema, timeout_s=timeout_s, extra=extra,
+        size=size, n=n,
+    )  # fmt: skip
+    with watcher_for(progress, begun.state, stoppable=True) as watch, interrupted_in_notebook():
+        if begun.fan_out is None:
+            await arun(begun.asker, begun.state, watch=watch, **begun.how)
+        else:
+            await arun_in_workers(begun.asker, begun.state, begun.fan_out, watch=watch, **begun.how)
+    result = begun.end()
+    if begun.judge is not None and begun.may_judge:
         with unjudged_at_worst():
-            await result.ajudge(judge, concurrency=concurrency, budget_usd=left_of(budget_usd, state), cache=cache, progress=progress)
+            await result.ajudge(begun.judge, **begun.judging)
     return result
 
 
@@ -431,9 +385,12 @@ def estimate_cost(
     top_p: float | None = None,
     stop: str | Sequence[str] | None = None,
     seed: int | None = None,
-    schema: Mapping[str, Any] | None = None,
+    schema: SchemaChoice | None = None,
     timeout_s: float | None = None,
     extra: Mapping[str, Any] | None = None,
+    kind: Kind = "text",
+    size: Size | None = None,
+    n: int | None = None,
     client: Client | None = None,
 ) -> CostEstimate:
     """Say what ``compare`` with the same arguments would cost, before anything is asked.
@@ -443,7 +400,9 @@ def estimate_cost(
     CostEstimate
         ``low expected high`` in US dollars, None where a price is unknown, and a row a model. Answers that the cache has cost nothing.
         How many tokens a model makes of a text and of an answer is taken from its last calls in the journal; for a model that was never
-        asked here it is a guess, and ``basis`` says so.
+        asked here, and for pictures in prompts, it is a guess, and ``basis`` says so. What pictures cost (``kind="image"``) is
+        taken from what those of earlier comparisons with this model and size did, else from its price for pictures, where one is
+        known, and a guess of their tokens.
 
     Raises
     ------
@@ -457,89 +416,10 @@ def estimate_cost(
     """
     from .comparison.estimate import estimate
 
-    options = Options(
-        system=system, temperature=temperature, max_tokens=max_tokens, top_p=top_p, stop=stop, seed=seed, schema=schema, timeout_s=timeout_s, extra=extra
-    )  # fmt: skip
+    options = wanted_options(kind, {
+        "system": system, "temperature": temperature, "max_tokens": max_tokens, "top_p": top_p, "stop": stop, "seed": seed, "schema": schema,
+        "timeout_s": timeout_s, "extra": extra, "size": size, "n": n,
+    })  # fmt: skip
     plan = build_plan(models, prompts, repeats=repeats, options=options, template=template, order_seed=0)
+    check_pictures(plan, scorers=(), fan_out=None)
     return estimate(client or globals()["client"](), plan, cached=cache in (True, "only"))
-
-
-def may_judge(state: Run) -> bool:
-    """Whether a judge is asked: not after an interrupt, nor when the money is spent."""
-    return state.decided or not state.stopped
-
-
-def left_of(budget_usd: float | None, state: Run) -> float | None:
-    """What the answers left of a budget; it may be nothing, which the judge's own first look tells."""
-    return None if budget_usd is None else max(budget_usd - spent_usd(state.rows), math.ulp(0.0))
-
-
-def begin(
-    plan: Plan,
-    name: str | None,
-    journal: Journal | None,
-    *,
-    concurrency: int,
-    scorers: Scorers,
-    warmup: int,
-    rules: Sequence[Rule],
-    former: FormerRun | None,
-    order_seed: int | None,
-) -> Run:
-    if not isinstance(concurrency, int) or concurrency < 1:
-        raise ConfigError(f"concurrency={concurrency!r}: at least one call at a time")
-    import_module(f"{__package__}.comparison.comparison")  # pandas takes half a second to load: not after an interrupt
-    state = Run(
-        plan=plan if former is None or order_seed is not None else replace(plan, order_seed=former.order_seed),
-        run_id=uuid.uuid4().hex[:16] if former is None else former.run_id,
-        scorers=read_scorers(scorers),
-        rules=rules,
-        warmup=warm_up_cells(plan, warmup),
-        operation="image" if draws(plan) else "text",
-        until_metric=next((rule.metric for rule in rules if isinstance(rule, Decided)), None),
-    )
-    mark_under_way(state)
-    if former is not None:
-        resume_from(state, former)
-    elif journal is not None:
-        journal.append(RunRecord(run_id=state.run_id, at=time.time(), process=process_name(), name=name or "", plan=plan.describe()))
-    return state
-
-
-def stopping_rules(
-    plan: Plan,
-    scorers: Scorers,
-    max_error_rate: float | None,
-    budget_usd: float | None,
-    until: str | None,
-    metric: str | None,
-    alpha: float,
-) -> list[Rule]:
-    failing: list[Rule] = [] if max_error_rate is None else [ErrorRate(max_error_rate)]
-    return [*failing, *read_budget(budget_usd), *read_until(until, metric, alpha, plan, list(read_scorers(scorers)))]
-
-
-def stopped_run(resume: bool, cache: CacheMode, plan: Plan, name: str | None, journal: Journal | None) -> FormerRun | None:
-    """Return the run to go on with. With the cache none is needed: it has the answers."""
-    return find_stopped_run(journal, plan, name or "") if resume and journal is not None and cache in (False, "refresh") else None
-
-
-def check_judge(judge: str | Model | Judge | None, plan: Plan, scorers: Scorers) -> Judge | None:
-    return None if judge is None else read_judge(judge, plan.labels, scorers=read_scorers(scorers))
-
-
-@contextlib.contextmanager
-def unjudged_at_worst() -> Iterator[None]:
-    """Let no trouble with the judge cost the answers, which are there and paid for."""
-    try:
-        yield
-    except ToolkitError as exc:
-        _log.warning("the answers were not judged (%s); all else is there, and result.judge(model) tries again", exc)
-
-
-def end(state: Run, name: str | None, asker: Client | AsyncClient) -> Comparison:
-    from .comparison.comparison import Comparison  # pandas comes with it
-
-    if asker.journal is not None:
-        asker.journal.flush()
-    return Comparison(state, name=name, journal=asker.journal, client=asker)

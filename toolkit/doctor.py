@@ -1,17 +1,20 @@
-"""What `toolkit doctor` finds out: whether each provider can be used, and what is missing where it can't."""
+"""Whether each provider can be used, and what is missing where it can't: what `toolkit doctor` and ``tk.setup()`` find out by asking."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
+from . import settings
 from .client import Client, Unwell
 from .hints import next_step
+from .providers.base import Provider
 from .providers.registry import known_providers, provider_class
 from .types import Health
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "address_variable", "examine", "is_here"]
 
 UNREACHABLE = ("ProviderTimeoutError", "UnreachableError")
 
@@ -98,11 +101,20 @@ def advice(health: Health, error: str) -> str:
     kind = provider_class(health.provider)
     if error in UNREACHABLE:
         address = f" or set {kind.url_vars[0]} to where it is" if kind.url_vars else ""
-        return f"start the server,{address}" if local(kind.base_url) else f"check the network and its proxy,{address}"
+        return f"start the server,{address}" if is_here(kind) else f"check the network and its proxy,{address}"
     if error == "AuthError" and kind.key_var:
         return f"put a key that is let in into {kind.key_var}"
     return next_step(error) if error else f"look at what it says; if the address is wrong, set {' or '.join(kind.url_vars)}"
 
 
-def local(address: str) -> bool:
-    return "//localhost" in address or "//127.0.0.1" in address
+def is_here(kind: type[Provider]) -> bool:
+    """Whether a provider runs in this process or on this machine, as far as its address tells."""
+    variable = address_variable(kind)
+    given = settings.variable(variable) if variable else getattr(kind, "base_url", None)  # some have none of their own
+    host = urlsplit(kind.read_address(given) if given else "").hostname or ""
+    return settings.is_loopback(host) or host.endswith(".invalid")  # the address of what runs in this process
+
+
+def address_variable(kind: type[Provider]) -> str | None:
+    """The variable that says where a provider is, if one is set."""
+    return next((each for each in kind.url_vars if settings.variable(each)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -12,12 +13,11 @@ from urllib.parse import urlsplit
 
 from . import __version__, settings
 from .client import Client
+from .doctor import Finding, address_variable, examine, is_here
 from .monitor.redaction import redact_text
 from .pricing import price_sources
-from .providers.base import Provider
 from .providers.registry import known_providers, provider_class
 from .render import Shown, html_page, html_table, size, text_table
-from .types import Health
 
 __all__ = ["EXTRAS", "Place", "ProviderState", "Setup", "read_places", "read_setup"]
 
@@ -54,12 +54,15 @@ class ProviderState(Shown):
         ``ready`` (it answered, or runs in this process), ``key present`` or ``address set`` (not asked), ``not set up``,
         ``does not answer``.
     detail : str
-        What it is, or what to do next. Never a key.
+        What it is, or what it said. Never a key.
+    next_step : str
+        What to do where it can't be used.
     """
 
     name: str
     state: State
     detail: str
+    next_step: str = ""
 
     @property
     def usable(self) -> bool:
@@ -103,7 +106,7 @@ class Setup:
     def next_steps(self) -> list[str]:
         """What to do for what is missing, one sentence each."""
         missing = [name for name, there in self.extras if not there]
-        steps = [f"{each.name}: {each.detail}" for each in self.providers if not each.usable]
+        steps = [f"{each.name}: {each.next_step}" for each in self.providers if not each.usable]
         return steps + [f"pip install 'model-comparison-toolkit[{name}]' for the extra {name}" for name in missing]
 
     def text(self) -> str:
@@ -136,7 +139,7 @@ class Setup:
 def read_setup(client: Client, *, check: bool = False) -> Setup:
     """Look at everything. Only servers on this machine are asked, or with ``check`` every provider that is set up."""
     return Setup(
-        providers=tuple(provider_state(client, name, check=check) for name in known_providers()),
+        providers=tuple(provider_states(client, check=check)),
         places=tuple(read_places(client)),
         prices=tuple(price_tables()),
         versions=(("toolkit", __version__), ("Python", platform.python_version()), *found_versions()),
@@ -144,27 +147,31 @@ def read_setup(client: Client, *, check: bool = False) -> Setup:
     )
 
 
-def provider_state(client: Client, name: str, *, check: bool) -> ProviderState:
+def provider_states(client: Client, *, check: bool) -> Iterator[ProviderState]:
+    """Ask those on this machine, and those that lack a key or an address, which say what to set and ask nobody; all with ``check``."""
+    answered = {found.provider: found for found in examine(client, [name for name in known_providers() if check or not is_away(name)])}
+    for name in known_providers():
+        yield asked_state(answered[name]) if name in answered else unasked_state(name)
+
+
+def is_away(name: str) -> bool:
+    """Whether a provider is set up and somewhere on the web."""
     kind = provider_class(name)
-    variables = [*(kind.key_vars or filter(None, [kind.key_var]))]
-    key, address = kind.find_key(), next((each for each in kind.url_vars if settings.variable(each)), None)
-    here = is_here(kind, address)
-    if check or here or not (key or address):  # without either it says what to set, and asks nobody
-        health = client.health_check(name)
-        assert isinstance(health, Health)
-        state: State = "ready" if health.ok else "not set up" if not health.configured else "does not answer"
-        return ProviderState(name=name, state=state, detail=health.detail)
-    if key:
+    return bool(kind.find_key() or address_variable(kind)) and not is_here(kind)
+
+
+def asked_state(found: Finding) -> ProviderState:
+    state: State = "ready" if found.ok else "does not answer" if found.configured else "not set up"
+    return ProviderState(name=found.provider, state=state, detail=found.detail, next_step=found.next_step)
+
+
+def unasked_state(name: str) -> ProviderState:
+    kind = provider_class(name)
+    if kind.find_key():
+        variables = kind.key_vars or filter(None, [kind.key_var])
         source = next((each for each in variables if settings.variable(each)), "its usual file")
         return ProviderState(name=name, state="key present", detail=f"from {source}; not asked")
-    return ProviderState(name=name, state="address set", detail=f"by {address}; not asked")
-
-
-def is_here(kind: type[Provider], address: str | None) -> bool:
-    """Whether a provider runs in this process or on this machine, as far as its address tells."""
-    given = (address and settings.variable(address)) or getattr(kind, "base_url", None)  # some have none of their own
-    host = urlsplit(kind.read_address(given) if given else "").hostname or ""
-    return settings.is_loopback(host) or host.endswith(".invalid")  # the address of what runs in this process
+    return ProviderState(name=name, state="address set", detail=f"by {address_variable(kind)}; not asked")
 
 
 def read_places(client: Client) -> list[Place]:

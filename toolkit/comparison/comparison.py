@@ -21,7 +21,7 @@ from .judge import METRIC, Judge, Judgement, ajudge_pairings, judge_pairings, ju
 from .judge_tables import judge_report, judge_sentences, judgement_frame
 from .measured import Measured
 from .pairings import Pairing, chosen_labels, pairings
-from .pictures import Pictures, refuse_for_pictures
+from .pictures import Pictures
 from .progress import Progress
 from .ranking import Raters, ranking, win_shares
 from .run import Run
@@ -294,6 +294,7 @@ class Comparison(Measured):
         """Have a model judge each two answers to the same prompt, in both orders.
 
         Its calls are cached, priced and journaled like any other (``operation`` is ``judge``) and stay out of this comparison's rows.
+        Pictures, of a prompt or as answers, are shown to it, freed of their metadata: it has to be a model that reads pictures.
         Its verdicts are votes of the rater ``judge:<model>``, and the share each answer won becomes the column ``judge`` of ``frame``:
         ``verdict("judge")`` tests it.
 
@@ -348,8 +349,6 @@ class Comparison(Measured):
         return self._take_judgements(read, said)
 
     def _read_judge(self, judge: object) -> Judge:
-        if self._pictures:
-            refuse_for_pictures("a judge", "it reads words; score them with a callable of your own")
         scorers = [] if self._judgements else self._scorers
         return read_judge(judge, self.models, scorers=scorers, names=[variant.name for variant in self._plan.variants])
 
@@ -378,7 +377,7 @@ class Comparison(Measured):
             A row a judge, pair, prompt, repeat and order: ``rater model prompt_id repeat``, ``order`` (0: as the models stand in ``models``),
             ``model_a`` (shown first) ``model_b``, ``choice`` (``a b tie``, missing where ``judge_error`` says why), ``winner reason
             judge_error``, ``provenance latency_s cost_usd saved_usd`` of the judge's call (no provenance: the answers were the same, so
-            nothing was asked and it is a tie) and ``answers``.
+            nothing was asked and it is a tie; or a picture can't be shown blind, which ``judge_error`` says) and ``answers``.
         """
         return judgement_frame(self._judgements)
 
@@ -388,9 +387,9 @@ class Comparison(Measured):
         Returns
         -------
         pandas.DataFrame
-            Indexed by ``rater``: ``asked ties failed not_asked`` (answers that were the same). Liking for a place: ``first_share`` of the
+            Indexed by ``rater``: ``asked ties failed not_asked`` (answers that were the same, or can't be shown). Liking for a place: ``first_share`` of the
             decided verdicts that went to the answer shown first, with ``first_low first_high`` (Wilson), and ``first_p``: McNemar's
-            mid-p that a model wins as often shown first as shown second. ``pairs`` judged in both orders, ``agreement`` (the share
+            mid-p that a model wins as often shown first as shown second (where prompts have several pairs, Student's on their means). ``pairs`` judged in both orders, ``agreement`` (the share
             with the same outcome) and ``kappa`` (Cohen's). ``judges_itself``; ``cost_usd`` (missing where unknown) and ``saved_usd``.
         """
         return judge_report(self._judgements, {variant.name for variant in self._plan.variants}, confidence)
@@ -526,6 +525,7 @@ class Comparison(Measured):
             votes=tuple(self._box.votes_on(self._pairings)),
             judgements=tuple(self._judgements),
             pictures=self._pictures,
+            until_metric=self.until_metric,
         )
 
     @classmethod
@@ -536,6 +536,7 @@ class Comparison(Measured):
             run_id=content.run_id,
             done=dict(content.records),
             pictures={index: tuple(images) for index, images in content.pictures.items()},
+            until_metric=content.until_metric,
         )
         restored = cls(run, name=content.name)
         restored._scorers, restored.elapsed_s = list(content.scorers), content.elapsed_s

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..client import Client
-from ..errors import JournalError
-from ..monitor.journal import Journal
+from ..client import Client, ImageOptions, read_size
+from ..errors import ConfigError, JournalError
+from ..monitor.journal import Journal, JournalReader
 from ..pricing import Price
 from ..render import escape, html_page, html_table, text_table, usd
-from .grid import Plan, Variant
+from .grid import Cell, Plan, Variant
 
 __all__ = ["CostEstimate", "ModelCost", "estimate"]
 
@@ -27,8 +29,17 @@ thumb for English; code and other scripts have fewer."""
 ANSWER_TOKENS = (10.0, 250.0, 2000.0)
 """Of a model that never answered here; ``max_tokens`` bounds them."""
 
+SEEN_TOKENS = (85.0, 800.0, 2500.0)
+"""Of a picture in a prompt, by what services say of theirs: from OpenAI's low detail to a large one cut into tiles."""
+
+DRAWN_TOKENS = (270.0, 1300.0, 6300.0)
+"""Of a picture that is drawn, by what services say of theirs: from OpenAI's low quality to its high, Gemini's between."""
+
 Three = tuple[float, float, float]
 """Low, expected, high."""
+
+Costs = tuple[float | None, float | None, float | None]
+UNKNOWN: Costs = (None, None, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,13 +148,25 @@ class History:
     answers: tuple[float, ...]
 
 
+Drawn = tuple[str, tuple[int, int] | None]
+"""A model and the size of its pictures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the journal tells of earlier calls: how models answered, and what each picture cost."""
+
+    histories: Mapping[str, History]
+    pictures_usd: Mapping[Drawn, Sequence[float]]
+
+
 def estimate(client: Client, plan: Plan, *, cached: bool) -> CostEstimate:
     """See ``tk.estimate_cost``; ``cached`` counts answers in the cache as free."""
-    histories = read_histories(client.journal)
-    return CostEstimate(models=tuple(estimate_variant(client, plan, number, histories, cached) for number in range(len(plan.variants))))
+    past = read_past(client.journal)
+    return CostEstimate(models=tuple(estimate_variant(client, plan, number, past, cached) for number in range(len(plan.variants))))
 
 
-def estimate_variant(client: Client, plan: Plan, number: int, histories: Mapping[str, History], cached: bool) -> ModelCost:
+def estimate_variant(client: Client, plan: Plan, number: int, past: Past, cached: bool) -> ModelCost:
     variant, width = plan.variants[number], len(plan.variants)
     cells = [plan.cell(index) for index in range(number, len(plan), width)]
     new = [
@@ -151,20 +174,50 @@ def estimate_variant(client: Client, plan: Plan, number: int, histories: Mapping
         for cell in cells
         if not (cached and client.has_answer(variant.name, cell.question.prompt, variant.options, repeat=cell.repeat))
     ]
-    price, history = client.price(variant.name), histories.get(variant.name)
-    characters = sum(len(cell.question.text) + len(variant.options.system or "") for cell in new)
-    tokens_in, tokens_out = input_tokens(characters, history), answer_tokens(len(new), variant, history)
-    low, expected, high = (None, None, None) if price is None else (cost(price, len(new), *tokens) for tokens in zip(tokens_in, tokens_out))
-    basis = f"{len(history.answers):,} earlier calls" if history else f"a guess: never asked here; {guess_words(variant)}"
+    guess = pictures_cost if isinstance(variant.options, ImageOptions) else words_cost
+    (low, expected, high), basis = ((0.0, 0.0, 0.0), "all cached") if not new else guess(client, variant, new, past)
     return ModelCost(
-        label=variant.label,
-        calls=len(cells),
-        cached=len(cells) - len(new),
-        low=low,
-        expected=expected,
-        high=high,
-        basis=basis if new else "all cached",
-    )
+        label=variant.label, calls=len(cells), cached=len(cells) - len(new), low=low, expected=expected, high=high, basis=basis
+    )  # fmt: skip
+
+
+def words_cost(client: Client, variant: Variant, new: Sequence[Cell], past: Past) -> tuple[Costs, str]:
+    """What answers in words will cost, and how that is known."""
+    price, history = client.price(variant.name), past.histories.get(variant.name)
+    characters = sum(len(cell.question.text) + len(variant.options.system or "") for cell in new)
+    seen = sum(len(cell.question.images) for cell in new)
+    # Earlier calls count words and pictures together, so they can't tell what a prompt with pictures takes.
+    words, pictures = input_tokens(characters, None if seen else history), [seen * tokens for tokens in SEEN_TOKENS]
+    tokens_in = [sum(both) for both in zip(words, pictures)]
+    tokens_out = answer_tokens(len(new), variant, history)
+    costs = UNKNOWN if price is None else three(cost(price, len(new), *tokens) for tokens in zip(tokens_in, tokens_out))
+    basis = f"{len(history.answers):,} earlier calls" if history else f"a guess: never asked here; {guess_words(variant)}"
+    return costs, basis + (f"; pictures in prompts of {tokens_words(SEEN_TOKENS)} are a guess" if seen else "")
+
+
+def pictures_cost(client: Client, variant: Variant, new: Sequence[Cell], past: Past) -> tuple[Costs, str]:
+    """What pictures will cost, and how that is known: from what those of this model and size did, or from a price and a guess."""
+    drawn = len(new) * variant.options.n
+    seen = past.pictures_usd.get((variant.name, read_size(variant.options.size)), ())
+    if len(seen) >= ENOUGH_CALLS:
+        return predicted_sum(seen, drawn), f"{len(seen):,} earlier calls for pictures of this size"
+    price = client.price(variant.name, pictures=True)
+    if price is None:
+        return UNKNOWN, "no price of its pictures is known, nor what earlier ones cost"
+    words = input_tokens(sum(len(cell.question.text) for cell in new), None)
+    rate = price.output if price.image_output is None else price.image_output
+    costs = three(cost(replace(price, output=rate), len(new), *tokens) for tokens in zip(words, (drawn * each for each in DRAWN_TOKENS)))
+    return costs, f"a guess: too few drawn here; pictures of {tokens_words(DRAWN_TOKENS)}"
+
+
+def three(costs: Iterable[float]) -> Three:
+    low, expected, high = costs
+    return low, expected, high
+
+
+def tokens_words(tokens: Three) -> str:
+    low, expected, high = (f"{each:,.0f}" for each in tokens)
+    return f"{low} to {high} tokens each, {expected} expected,"
 
 
 def cost(price: Price, calls: int, tokens_in: float, tokens_out: float) -> float:
@@ -197,22 +250,39 @@ def guess_words(variant: Variant) -> str:
     return f"answers of {low} to {high} tokens, {expected} expected"
 
 
-def read_histories(journal: Journal | None) -> dict[str, History]:
+def read_past(journal: Journal | None) -> Past:
     """Read how models answered lately; without a readable journal there is no history, and the estimate says so."""
     if journal is None:
-        return {}
+        return Past({}, {})
     journal.flush()
     reader = journal.reader()
-    wanted = ["model", "status", "provenance", "operation", "prompt_chars", "input_tokens", "output_tokens"]
+    wanted = ["model", "status", "provenance", "operation", "prompt_chars", "input_tokens", "output_tokens", "run_id", "label", "cost_usd"]
     try:
         columns = reader.calls(after_row=max(0, reader.last_row() - RECENT_ROWS), columns=wanted)
+        wishes = read_wishes(reader)
     except JournalError:
-        return {}
+        return Past({}, {})
     found: dict[str, list[tuple[Any, Any, Any]]] = {}
-    for model, status, provenance, operation, *counts in zip(*(columns[name] for name in wanted)):
-        if (status, provenance, operation) == ("ok", "live", "text") and None not in counts:
+    pictures: dict[Drawn, list[float]] = {}
+    for model, status, provenance, operation, *counts, run_id, label, cost_usd in zip(*(columns[name] for name in wanted)):
+        if (status, provenance) != ("ok", "live"):
+            continue
+        if operation == "text" and None not in counts:
             found.setdefault(model, []).append((counts[0], counts[1], counts[2]))
-    return {model: history_of(rows) for model, rows in found.items() if len(rows) >= ENOUGH_CALLS}
+        elif operation == "image" and cost_usd is not None and (run_id, label) in wishes:
+            number, size = wishes[run_id, label]
+            pictures.setdefault((model, size), []).append(cost_usd / number)
+    return Past({model: history_of(rows) for model, rows in found.items() if len(rows) >= ENOUGH_CALLS}, pictures)
+
+
+def read_wishes(reader: JournalReader) -> dict[tuple[str, str], tuple[int, tuple[int, int] | None]]:
+    """How many pictures of which size each model of a run was asked for: a call's row does not say."""
+    runs, wishes = reader.runs(), {}
+    for run_id, text in zip(runs["run_id"], runs["plan"]):
+        with contextlib.suppress(ValueError, KeyError, TypeError, ConfigError):  # of another version
+            for model in json.loads(text)["models"]:
+                wishes[run_id, model["label"]] = int(model["options"].get("n", 1)), read_size(model["options"].get("size"))
+    return wishes
 
 
 def history_of(rows: Sequence[tuple[Any, Any, Any]]) -> History:

@@ -17,7 +17,7 @@ from ..monitor.redaction import redact, redact_text
 from ..providers.registry import provider_class, split_model
 from ..render import Shown
 from ..schemas import SchemaChoice, read_schema, schema_name
-from ..types import Message
+from ..types import ImagePart, Message
 
 __all__ = ["Cell", "Model", "Plan", "Question", "build_plan", "read_models", "read_prompts"]
 
@@ -76,6 +76,12 @@ class Question:
     def text(self) -> str:
         """The words of the prompt, as tables show them."""
         return self.prompt if isinstance(self.prompt, str) else "\n".join(message.text for message in self.prompt)
+
+    @property
+    def images(self) -> tuple[ImagePart, ...]:
+        """The pictures of the prompt."""
+        contents = () if isinstance(self.prompt, str) else (message.content for message in self.prompt)
+        return tuple(part for content in contents for part in content if isinstance(part, ImagePart))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +166,12 @@ class Plan:
             shuffle.shuffle(inside)
             for variant in inside:
                 yield block * width + variant
+
+    def prompts_in_order(self) -> list[str]:
+        """The prompts by when the last call of each is asked: known before anything is, so no answer's time has a say in it."""
+        block = len(self.variants) * self.repeats
+        backwards = dict.fromkeys(index // block for index in reversed(list(self.order())))
+        return [self.questions[number].prompt_id for number in reversed(backwards)]
 
     def describe(self) -> str:
         """Return the plan as JSON for the journal, without the prompts (each call row has its own)."""

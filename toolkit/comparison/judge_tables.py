@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -78,13 +79,19 @@ def outcome(said: Judgement) -> str:
 
 
 def place_p(pairs: Sequence[tuple[Judgement, Judgement]]) -> float:
-    """McNemar's mid-p that a model wins as often when it is shown first as when it is shown second."""
-    decided = [(one, other) for one, other in pairs if "tie" not in (one.choice, other.choice)]
-    if not decided:
+    """That a model wins as often when it is shown first as when it is shown second: McNemar's mid-p.
+
+    Several pairs on one prompt are not independent; their mean counts once then, in Student's paired test.
+    """
+    by_prompt: dict[str, list[tuple[bool, bool]]] = {}
+    for one, other in pairs:
+        if "tie" not in (one.choice, other.choice):
+            by_prompt.setdefault(one.prompt_id, []).append((outcome(one) == "first", outcome(other) == "first"))
+    if not by_prompt:
         return math.nan
-    shown_first = [outcome(one) == "first" for one, _ in decided]
-    shown_second = [outcome(other) == "first" for _, other in decided]
-    return stats.paired_test(shown_first, shown_second, kind="mcnemar").p
+    first, second = ([statistics.fmean(wins) for wins in side] for side in zip(*(zip(*won) for won in by_prompt.values())))
+    alone = all(len(won) == 1 for won in by_prompt.values())
+    return stats.paired_test(first, second, kind="mcnemar" if alone else "mean").p
 
 
 def judge_sentences(report: pd.DataFrame) -> list[str]:

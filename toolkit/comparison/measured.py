@@ -245,8 +245,8 @@ class Measured:
         -------
         pandas.DataFrame
             A row a pair: ``a b metric``, ``effect`` (how much larger ``a`` is) with ``low high``, ``p p_adjusted``, ``n`` prompts,
-            ``decided``, ``n_needed`` (prompts in all that would settle a difference like this one with 80 % power; missing where there
-            is none) and ``sentence``.
+            ``decided``, ``n_needed`` (prompts in all that would settle a difference like this one with 80 % power, by the same test and
+            with as many pairs; missing where there is none) and ``sentence``.
 
         Raises
         ------
@@ -264,4 +264,5 @@ class Measured:
         """
         known = [name for name in frames.METRICS if name in self.frame] + self._scorers
         chosen = "sequential" if kind == "auto" and metric == self.until_metric else kind
-        return verdict(self.frame, self.models, metric, known=known, correction=correction, alpha=alpha, kind=chosen)
+        order = self._plan.prompts_in_order() if chosen == "sequential" else [question.prompt_id for question in self._plan.questions]
+        return verdict(self.frame, self.models, metric, known=known, correction=correction, alpha=alpha, kind=chosen, order=order)

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..keys import canonical, digest
 from ..monitor.events import CallRecord
-from ..types import Image
+from ..types import Image, ImagePart
 from .grid import Plan
 
 __all__ = ["Pairing", "chosen_labels", "pairings"]
@@ -33,6 +33,12 @@ class Pairing:
     text_b: str
     images_a: tuple[Image, ...] = ()
     images_b: tuple[Image, ...] = ()
+    prompt_images: tuple[ImagePart, ...] = ()
+
+    @property
+    def pictured(self) -> bool:
+        """Whether there are pictures in the prompt or the answers."""
+        return bool(self.prompt_images or self.images_a or self.images_b)
 
     @property
     def alike(self) -> bool:
@@ -42,7 +48,8 @@ class Pairing:
     @property
     def answers(self) -> str:
         """What identifies prompt and answers, in whichever order and run they are shown."""
-        return digest(canonical([self.prompt, sorted([identity(self.text_a, self.images_a), identity(self.text_b, self.images_b)])]))
+        question = identity(self.prompt, self.prompt_images)
+        return digest(canonical([question, sorted([identity(self.text_a, self.images_a), identity(self.text_b, self.images_b)])]))
 
     @property
     def reference_text(self) -> str | None:
@@ -60,9 +67,9 @@ class Pairing:
         )  # fmt: skip
 
 
-def identity(text: str, images: Sequence[Image]) -> str:
-    """An answer in a few words: its text, and the digests of its pictures."""
-    return "\0".join([text, *(hashlib.sha256(image.data).hexdigest() for image in images)])
+def identity(text: str, images: Sequence[Image | ImagePart]) -> str:
+    """A prompt or an answer in a few words: its text, and the digests of its pictures (of one on the web, its address)."""
+    return "\0".join([text, *(image.url or "" if image.data is None else hashlib.sha256(image.data).hexdigest() for image in images)])
 
 
 def pairings(
@@ -89,6 +96,7 @@ def pairings(
                 text_b=records[start + second].text or "",
                 images_a=tuple(pictures.get(start + first, ())),
                 images_b=tuple(pictures.get(start + second, ())),
+                prompt_images=cell.question.images,
             )
 
 

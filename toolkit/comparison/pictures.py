@@ -12,7 +12,7 @@ from ..types import SHOWN_TYPES, Image
 from .grid import Plan
 from .scorers import SCORERS, read_scorers
 
-__all__ = ["Kind", "Pictures", "check_pictures", "draws", "refuse_for_pictures", "wanted_options"]
+__all__ = ["Kind", "Pictures", "check_pictures", "draws", "wanted_options"]
 
 Kind = Literal["text", "image"]
 
@@ -56,7 +56,7 @@ def draws(plan: Plan) -> bool:
     return isinstance(plan.variants[0].options, ImageOptions)
 
 
-def check_pictures(plan: Plan, *, scorers: Any, judge: object, fan_out: object) -> None:  # scorers: see compare
+def check_pictures(plan: Plan, *, scorers: Any, fan_out: object) -> None:  # scorers: see compare
     """Refuse what can't be done with pictures, before anything is asked.
 
     Raises
@@ -65,8 +65,6 @@ def check_pictures(plan: Plan, *, scorers: Any, judge: object, fan_out: object) 
     """
     if not draws(plan):
         return
-    if judge is not None:
-        refuse_for_pictures("judge=", "a judge reads words; score them with a callable of your own")
     if fan_out is not None:
         refuse_for_pictures("n_jobs= and joblib.parallel_config", "ask them from this process")
     if named := [name for name, scorer in read_scorers(scorers).items() if scorer is SCORERS.get(name)]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import statistics
 import sys
@@ -18,7 +19,7 @@ from .run import Run, Watcher
 if TYPE_CHECKING:
     from ..widgets.live_table import LiveTable
 
-__all__ = ["Progress", "in_notebook", "watcher_for"]
+__all__ = ["Progress", "in_notebook", "interrupted_in_notebook", "watcher_for"]
 
 Progress = bool | Watcher | None
 
@@ -157,6 +158,16 @@ def display_for(progress: Literal[True] | None, run: Run, *, stoppable: bool) ->
 
 def silent(_run: Run) -> None:
     """Show nothing."""
+
+
+@contextlib.contextmanager
+def interrupted_in_notebook() -> Iterator[None]:
+    """In a notebook a cancellation is the kernel's interrupt: it ends what is inside, and what is finished counts."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not in_notebook():
+            raise
 
 
 def in_notebook() -> bool:

@@ -61,6 +61,7 @@ class Content(NamedTuple):
     votes: tuple[VoteRecord, ...]
     judgements: tuple[Judgement, ...]
     pictures: Mapping[int, Sequence[Image]]
+    until_metric: str | None = None
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------------
@@ -70,7 +71,9 @@ def write(path: str | os.PathLike[str], content: Content, streams: Mapping[int, 
     """Write a comparison, whole or not at all."""
     parts = (
         {
-            PLAN: plan_row(content.plan) | {"name": content.name, "run_id": content.run_id, "elapsed_s": content.elapsed_s},
+            PLAN: plan_row(content.plan)
+            | {"name": content.name, "run_id": content.run_id, "elapsed_s": content.elapsed_s}
+            | ({"until_metric": content.until_metric} if content.until_metric else {}),
             CALLS: {"columns": CALL_COLUMNS, "rows": sorted((index, *row) for index, row in content.records.items())},
             OPINIONS: {
                 "scorers": content.scorers,
@@ -227,6 +230,7 @@ def read_content(parts: Mapping[str, Json]) -> Content:
             int(index): tuple(Image(data=base64.b64decode(one["data"], validate=True), mime=str(one["mime"])) for one in images)
             for index, images in parts.get(PICTURES, {}).items()
         },
+        until_metric=head.get("until_metric"),
     )
 
 

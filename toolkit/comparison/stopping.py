@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..monitor.events import CallRecord
 from ..monitor.frames import METRICS
 from ..render import usd
+from ..stats.sequential import FIRST_LOOK
 from .grid import Plan
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ class Budget:
 class Decided:
     """Stops a run when every two models differ in a metric, by a test that allows a look after every prompt.
 
-    A prompt counts when all its calls have ended; the values of its repeats are averaged, as in the verdict.
+    A prompt counts when all its calls have ended, and those of the prompts that were to be asked before it: else the first looks would see
+    the quickly answered ones alone. The values of its repeats are averaged, as in the verdict.
     """
 
     def __init__(self, plan: Plan, metric: str, alpha: float) -> None:
@@ -109,9 +111,9 @@ class Decided:
         self._block = len(plan.variants) * plan.repeats
         self._missing = dict.fromkeys(self._number, self._block)
         self._seen = 0
-        self._ended: list[str] = []
+        self._to_come = deque(plan.prompts_in_order())
         self._values: dict[str, list[float]] = {label: [] for label in self._labels}
-        self._next_look = 2
+        self._next_look = FIRST_LOOK
 
     def __call__(self, run: Run) -> str | None:
         self._read(run)
@@ -132,10 +134,8 @@ class Decided:
             if row.prompt_id is None:
                 continue
             self._missing[row.prompt_id] -= 1
-            if not self._missing[row.prompt_id]:
-                self._ended.append(row.prompt_id)
-        waiting = [prompt for prompt in self._ended if not self._take(run, prompt)]
-        self._ended = waiting
+        while self._to_come and not self._missing[self._to_come[0]] and self._take(run, self._to_come[0]):
+            self._to_come.popleft()
 
     def _take(self, run: Run, prompt_id: str) -> bool:
         """Take down a prompt's values; return whether they are all there (an answer may still wait for its scores)."""

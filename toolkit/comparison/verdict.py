@@ -34,48 +34,63 @@ def verdict(
     correction: Correction,
     alpha: float,
     kind: Kind,
+    order: Sequence[str],
 ) -> pd.DataFrame:
-    """See ``Comparison.verdict``; ``known`` are the metrics there are."""
+    """See ``Comparison.verdict``; ``known`` are the metrics there are, ``order`` that in which a sequential test takes the prompts."""
     if metric not in known:
         raise ConfigError(f"unknown metric {metric!r}; this comparison has {', '.join(known)}")
     if len(labels) < 2:
         raise ConfigError("a verdict needs at least two models; compare this one with another")
     if not 0 < alpha < 1:
         raise ConfigError(f"alpha={alpha!r} is not between 0 and 1")
-    by_prompt = prompt_means(frame, metric)
-    tests = [pair(by_prompt, a, b, 1 - alpha, kind) for a, b in combinations(labels, 2)]
-    told = [test.p for test, _ in tests if not math.isnan(test.p)]
+    by_prompt = prompt_means(frame, metric, order)
+    pairs = list(combinations(labels, 2))
+    strictest = alpha if correction == "bh" else alpha / len(pairs)
+    tests = [pair(by_prompt, a, b, kind, alpha=alpha, strictest=strictest) for a, b in pairs]
+    told = [test.p for test, *_ in tests if not math.isnan(test.p)]
     adjusted = iter(stats.adjust(told, method=correction)) if told else iter(())
     rows = []
-    for (a, b), (test, needed) in zip(combinations(labels, 2), tests):
+    for (a, b), (test, needed, left_out) in zip(pairs, tests):
         p = math.nan if math.isnan(test.p) else float(next(adjusted))
-        words = sentence(a, b, metric, test, decided=p < alpha, needed=needed, confidence=1 - alpha)
+        words = sentence(a, b, metric, test, decided=p < alpha, needed=needed, left_out=left_out, confidence=1 - alpha)
         rows.append([a, b, metric, test.effect, test.low, test.high, test.p, p, test.n, p < alpha, needed, words])
     return pd.DataFrame(rows, columns=COLUMNS).astype({"n_needed": "Int64"})
 
 
-def prompt_means(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """One value a prompt and model: repeats of a prompt are not independent, so their mean counts once.
-
-    Prompts down, in the order in which the last of their calls ended: that is the order in which a sequential test saw them.
-    """
+def prompt_means(frame: pd.DataFrame, metric: str, order: Sequence[str]) -> pd.DataFrame:
+    """One value a prompt and model: repeats of a prompt are not independent, so their mean counts once. Prompts down, in this order."""
     good = frame[frame["status"] == "ok"]
     if of_live_calls(metric):
         good = good[good["provenance"] == "live"]
     means = good.groupby(["prompt_id", "label"])[metric].mean().astype("float64").unstack("label")
-    ended = (frame["at"] + pd.to_timedelta(frame["total_s"].fillna(0.0), unit="s")).groupby(frame["prompt_id"]).max()
-    return means.loc[ended[ended.index.isin(means.index)].sort_values(kind="stable").index]
+    there = set(means.index)
+    return means.loc[[prompt for prompt in order if prompt in there]]
 
 
-def pair(by_prompt: pd.DataFrame, a: str, b: str, confidence: float, kind: Kind) -> tuple[stats.PairedTest, int | None]:
-    """Test two models on the prompts that both have a value for; and how many prompts would settle what was seen."""
-    both = by_prompt.reindex(columns=[a, b]).dropna()
+def pair(
+    by_prompt: pd.DataFrame, a: str, b: str, kind: Kind, *, alpha: float, strictest: float
+) -> tuple[stats.PairedTest, int | None, int]:
+    """Test two models on the prompts that both have a value for; how many prompts would settle what was seen, and how many only one has.
+
+    ``strictest`` is what ``alpha`` may come down to when several pairs are tested.
+    """
+    asked = by_prompt.reindex(columns=[a, b]).dropna(how="all")
+    both = asked.dropna()
     first, second = both[a].to_numpy(), both[b].to_numpy()
-    test = tested(first, second, kind, confidence)
-    spread = float((first - second).std(ddof=1)) if len(both) > 1 else math.nan
-    if not spread > 0 or test.effect == 0:
-        return test, None
-    return test, stats.needed_n(test.effect, spread, alpha=1 - confidence)
+    test = tested(first, second, kind, 1 - alpha)
+    return test, needed(first - second, test, strictest), len(asked) - len(both)
+
+
+def needed(differences: NDArray[np.float64], test: stats.PairedTest, alpha: float) -> int | None:
+    """How many prompts would settle a difference like this one with 80 % power; ``None`` where there is none."""
+    if differences.size < 2 or test.effect == 0:
+        return None
+    spread = float(differences.std(ddof=1))
+    if test.kind == "sequential":
+        return stats.sequential_needed_n(test.effect, spread, alpha=alpha)
+    # However large the difference, each of so many prompts has to show it: the p-value of a sign test comes no lower.
+    least = 2 if test.kind == "mean" and spread > 0 else math.floor(1 - math.log2(alpha)) + 1
+    return max(least, stats.needed_n(test.effect, spread, alpha=alpha))
 
 
 def tested(first: NDArray[np.float64], second: NDArray[np.float64], kind: Kind, confidence: float) -> stats.PairedTest:
@@ -84,16 +99,30 @@ def tested(first: NDArray[np.float64], second: NDArray[np.float64], kind: Kind, 
     return stats.paired_test(first, second, kind=kind, confidence=confidence)
 
 
-def sentence(a: str, b: str, metric: str, test: stats.PairedTest, *, decided: bool, needed: int | None, confidence: float) -> str:
+def sentence(
+    a: str,
+    b: str,
+    metric: str,
+    test: stats.PairedTest,
+    *,
+    decided: bool,
+    needed: int | None,
+    confidence: float,
+    left_out: int = 0,
+) -> str:
     """The row in words."""
+    n = f"n = {test.n} prompt{'s' * (test.n != 1)}"
+    lacking = f"; {left_out} more {'has' if left_out == 1 else 'have'} a value for one of the two only" if left_out else ""
     if math.isnan(test.effect):
-        return f"{a} and {b} can't be compared on {metric}: {test.n} prompts have a value for both"
+        return f"{a} and {b} can't be compared on {metric}: {n} with a value for both{lacking}"
     if not decided:
         settle = f"; about {needed:,} prompts would settle a difference like this one" if needed else ""
-        return f"no difference in {metric} between {a} and {b} is decided at n = {test.n} prompts{settle}"
+        return f"no difference in {metric} between {a} and {b} is decided at {n}{lacking}{settle}"
+    if test.effect == 0:  # the middle of the differences: most of them are nothing
+        return f"{a} and {b} differ in {metric} where they differ at all, which is on few of {n}{lacking}"
     show, verb = words_for(metric)
     more, less = (a, b) if test.effect > 0 else (b, a)
-    return f"{more} {verb} than {less} by {show(abs(test.effect))} ({interval_words(test, show, confidence)}), n = {test.n} prompts"
+    return f"{more} {verb} than {less} by {show(abs(test.effect))} ({interval_words(test, show, confidence)}), {n}{lacking}"
 
 
 def interval_words(test: stats.PairedTest, show: Callable[[float], str], confidence: float) -> str:

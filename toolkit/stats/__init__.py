@@ -9,7 +9,7 @@ from .intervals import Interval, mean_interval, percentile, percentile_interval,
 from .paired import PairedTest, adjust, hodges_lehmann, paired_test
 from .ranking import Abilities, bradley_terry
 from .sampling import backfill_omitted, needed_n, pass_at_k
-from .sequential import sequential_p, sequential_test
+from .sequential import sequential_needed_n, sequential_p, sequential_test
 
 __all__ = [
     "Abilities",
@@ -30,6 +30,7 @@ __all__ = [
     "percentile_interval",
     "percentile_min_n",
     "percentile_ranks",
+    "sequential_needed_n",
     "sequential_p",
     "sequential_test",
     "wilson_interval",

@@ -32,8 +32,8 @@ class PairedTest:
     Attributes
     ----------
     effect : float
-        How much larger ``a`` is: the mean difference, the difference of the shares (mcnemar), or the Hodges-Lehmann
-        median of the differences (wilcoxon, sequential); in the units of the data.
+        How much larger ``a`` is: the mean difference (mean, sequential), the difference of the shares (mcnemar), or the
+        Hodges-Lehmann median of the differences (wilcoxon); in the units of the data.
     low, high : float
         Its confidence interval.
     p : float
@@ -41,9 +41,9 @@ class PairedTest:
     n : int
         Pairs.
     kind : str
-        The test that was made: ``mean``, ``mcnemar`` or ``wilcoxon``.
+        The test that was made: ``mean``, ``mcnemar``, ``wilcoxon`` or ``sequential``.
     statistic : float
-        Student's t; McNemar's chi-square without correction; the sum of the positive ranks.
+        Student's t; McNemar's chi-square without correction; the sum of the positive ranks; the smaller of two fortunes.
     note : str
         What the sample is too small, or too even, to tell.
     """
@@ -234,8 +234,9 @@ def _signed_rank_p(ranks: Floats, positive: float) -> float:
     n = int(ranks.size)
     fewer = min(positive, float(ranks.sum()) - positive)
     repeats = np.unique(ranks, return_counts=True)[1]
-    if n <= _EXACT_SIGNED_RANKS and (repeats == 1).all():
-        return min(1.0, 2 * float(_signed_rank_cdf(n)[int(fewer)]))
+    if n <= _EXACT_SIGNED_RANKS:
+        untied = (repeats == 1).all()
+        return min(1.0, 2 * float(_signed_rank_cdf(n)[int(fewer)] if untied else _tied_rank_cdf(ranks)[round(2 * fewer)]))
     variance = n * (n + 1) * (2 * n + 1) / 24 - float((repeats**3 - repeats).sum()) / 48
     return 2 * float(special.ndtr((fewer - n * (n + 1) / 4) / math.sqrt(variance)))
 
@@ -255,10 +256,23 @@ def _signed_rank_cdf(n: int) -> Floats:
     """Return the chance that the positive ranks of ``n`` differences sum to at most 0, 1, 2, ... when signs are even odds."""
     import numpy as np
 
+    return _sum_cdf(np.arange(1, n + 1))
+
+
+def _tied_rank_cdf(ranks: Floats) -> Floats:
+    """The same for ranks that are shared, by halves: a normal curve is far too sure of a few of them."""
+    import numpy as np
+
+    return _sum_cdf(np.rint(2 * ranks).astype(int))
+
+
+def _sum_cdf(ranks: NDArray[np.int64]) -> Floats:
+    import numpy as np
+
     ways = np.ones(1)
-    for rank in range(1, n + 1):
+    for rank in ranks.tolist():
         ways = np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))
-    return np.cumsum(ways) / 2.0**n
+    return np.cumsum(ways) / 2.0**ranks.size
 
 
 def adjust(p_values: ArrayLike, method: Literal["holm", "bh", "bonferroni"] = "holm") -> Floats:
