@@ -9,6 +9,7 @@ import ipywidgets
 from IPython import display
 
 from ..render import escape, html_page
+from .view import Mender
 
 __all__ = ["Board"]
 
@@ -59,6 +60,7 @@ class Board:
             self.note,
             self.panes,
         ])  # fmt: skip
+        self.mender = Mender()
         self.on_close = on_close
         self.places: list[Any] = []  # IPython's display handles
         self.closed = False
@@ -97,6 +99,7 @@ class Board:
         for place in self.places:
             place.update({"text/html": html_page("<div class='muted'>This playground is closed.</div>"), "text/plain": ""}, raw=True)
         self.widget.close()
+        self.mender.close()
 
 
 def button(name: str, tooltip: str, pressed: Callable[[], None]) -> Any:  # ipywidgets has no types
