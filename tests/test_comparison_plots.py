@@ -96,7 +96,7 @@ def test_the_timeline_has_a_lane_for_each_call_under_way_and_names_variants():
 def test_a_latency_plot_has_a_line_for_each_variant():
     script("pair", lambda prompt, _body: prompt)
     models = [tk.Model("scripted/pair", label=label, temperature=t) for label, t in (("cold", 0.0), ("warm", 1.0))]
-    names = [trace.name for trace in tk.compare(models, ["a", "b"], cache=False).plot_latency().data]
+    names = [trace.name for trace in tk.compare(models, ["a", "b"], cache=False).plot_latency().data if trace.name]
     assert names == ["cold (n=2)", "warm (n=2)"]
 
 

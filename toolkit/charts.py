@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import importlib
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,8 +53,8 @@ _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_80
 _SOURCES = {"live": OKABE_ITO[7], "memory": OKABE_ITO[0], "disk": OKABE_ITO[4], "redis": OKABE_ITO[2], "coalesced": OKABE_ITO[1]}
 
 
-def latency_ecdf(frame: Frame, *, metric: str = "latency_s", by: str = "model") -> go.Figure:
-    """Draw which share of the calls took at most so long, a line for each model.
+def latency_ecdf(frame: Frame, *, metric: str = "latency_s", by: str = "model", confidence: float | None = 0.95) -> go.Figure:
+    """Draw which share of the calls took at most so long, a line for each model in the band where its true curve lies.
 
     Parameters
     ----------
@@ -63,11 +64,13 @@ def latency_ecdf(frame: Frame, *, metric: str = "latency_s", by: str = "model") 
         Column of positive numbers, drawn on a logarithmic axis.
     by : str
         Column that tells the lines apart.
+    confidence : float, optional
+        Of the bands, each for a whole curve at once (``toolkit.stats.ecdf_margin``); ``None`` draws no bands.
 
     Raises
     ------
     ConfigError
-        If a column is missing, or plotly is not installed.
+        If a column is missing, ``confidence`` is out of range, or plotly is not installed.
 
     Examples
     --------
@@ -78,15 +81,33 @@ def latency_ecdf(frame: Frame, *, metric: str = "latency_s", by: str = "model") 
     """
     go = _plotly()
     samples = _samples(frame, metric, by)
+    share = "share of calls" if confidence is None else f"share of calls, with {100 * confidence:g} % bands"
     figure = _figure(
-        xaxis={"title": _title(metric), "type": "log"}, yaxis={"title": "share of calls", "tickformat": ".0%", "range": [0, 1.02]}
+        xaxis=_log_axis(_title(metric), itertools.chain(*samples.values())),
+        yaxis={"title": share, "tickformat": ".0%", "range": [0, 1.02]},
+        hovermode="closest",
     )
-    for index, (name, sample) in enumerate(samples.items()):
-        x, y = _steps(sorted(sample), max(10, _MOST_POINTS // len(samples)))
-        label = f"{_escape(name)} (n={len(sample)})"
+    curves = {name: _steps(sorted(sample), max(10, _MOST_POINTS // (3 * len(samples)))) for name, sample in samples.items()}
+    for index, (name, (x, y)) in enumerate(curves.items()):
+        label = f"{_escape(name)} (n={len(samples[name])})"
         line = {"color": _colour(index), "dash": _dash(index), "shape": "hv"}
-        hover = f"%{{y:.1%}} up to %{{x:.3g}} {_unit(metric)[1]}"
-        figure.add_trace(go.Scatter(x=x, y=y, name=label, mode="lines", line=line, hovertemplate=hover))
+        hover = f"{_escape(name)}: %{{y:.1%}} took at most %{{x:.3g}} {_unit(metric)[1]}<extra></extra>"
+        figure.add_trace(
+            go.Scatter(x=x, y=y, name=label, legendgroup=_escape(name), mode="lines", line=line, hovertemplate=hover, zorder=1)
+        )
+    for index, (name, (x, y)) in enumerate(curves.items() if confidence is not None else ()):
+        margin = stats.ecdf_margin(len(samples[name]), confidence)
+        edge = {
+            "x": x,
+            "legendgroup": _escape(name),
+            "showlegend": False,
+            "mode": "lines",
+            "hoverinfo": "skip",
+            "line": {"width": 0, "shape": "hv"},
+        }
+        figure.add_trace(go.Scatter(**edge, y=[max(0.0, height - margin) for height in y]))
+        above = [min(1.0, height + margin) for height in y]
+        figure.add_trace(go.Scatter(**edge, y=above, fill="tonexty", fillcolor=_pale(_colour(index), len(curves))))
     return _or_empty(figure, "No live calls to show yet")
 
 
@@ -125,7 +146,7 @@ def latency_percentiles(table: Frame, *, metric: str = "latency_s") -> go.Figure
     rows = _percentile_rows(table)
     labels = list(dict.fromkeys(row.label for row in rows))
     figure = _figure(
-        xaxis={"title": f"{_title(metric)}, with confidence interval", "type": "log"},
+        xaxis=_log_axis(f"{_title(metric)}, with confidence interval", (row.value for row in rows)),
         yaxis={"type": "category", "categoryorder": "array", "categoryarray": labels[::-1]},
         hovermode="closest",
     )
@@ -212,7 +233,8 @@ def latency_over_time(frame: Frame, q: float = 0.5, *, metric: str = "latency_s"
     times = [at for sample in samples.values() for at, _ in sample]
     step = _step_s(times, len(times) // (3 * needed * max(1, len(samples))))  # so that most steps hold enough of each model
     figure = _figure(
-        xaxis={"title": _time_title(step), "type": "date"}, yaxis={"title": f"p{100 * q:g} of {_title(metric)}", "type": "log"}
+        xaxis={"title": _time_title(step), "type": "date"},
+        yaxis=_log_axis(f"p{100 * q:g} of {_title(metric)}", (value for sample in samples.values() for _, value in sample)),
     )
     for index, (name, sample) in enumerate(samples.items()):
         buckets = _buckets(sample, step)
@@ -517,8 +539,21 @@ def _colour(index: int) -> str:
     return OKABE_ITO[index % len(OKABE_ITO)]
 
 
+def _pale(colour: str, layers: int) -> str:
+    """Return a colour to fill with; the more fills may lie above each other, the paler."""
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{0.2 if layers <= 3 else 0.12})"
+
+
 def _dash(index: int) -> str:
-    return DASHES[index // len(OKABE_ITO) % len(DASHES)]
+    return DASHES[(index + index // len(OKABE_ITO)) % len(DASHES)]
+
+
+def _log_axis(title: str, values: Iterable[float]) -> dict[str, Any]:  # properties of Plotly's
+    """A logarithmic axis with whole numbers at its ticks, as many as have room: every digit within a power of ten, 1 2 5 within two."""
+    known = [value for value in values if value > 0]
+    span = max(known) / min(known) if known else 1.0
+    return {"title": title, "type": "log", "tickformat": "~g", "dtick": "D1" if span < 10 else "D2" if span < 1000 else 1}
 
 
 def _title(metric: str) -> str:
