@@ -95,20 +95,21 @@ def latency_ecdf(frame: Frame, *, metric: str = "latency_s", by: str = "model", 
         figure.add_trace(
             go.Scatter(x=x, y=y, name=label, legendgroup=_escape(name), mode="lines", line=line, hovertemplate=hover, zorder=1)
         )
-    for index, (name, (x, y)) in enumerate(curves.items() if confidence is not None else ()):
-        margin = stats.ecdf_margin(len(samples[name]), confidence)
-        edge = {
-            "x": x,
-            "legendgroup": _escape(name),
-            "showlegend": False,
-            "mode": "lines",
-            "hoverinfo": "skip",
-            "line": {"width": 0, "shape": "hv"},
-        }
-        figure.add_trace(go.Scatter(**edge, y=[max(0.0, height - margin) for height in y]))
-        above = [min(1.0, height + margin) for height in y]
-        figure.add_trace(go.Scatter(**edge, y=above, fill="tonexty", fillcolor=_pale(_colour(index), len(curves))))
+    if confidence is not None:
+        margins = {name: stats.ecdf_margin(len(sample), confidence) for name, sample in samples.items()}
+        _add_bands(figure, curves, margins)
     return _or_empty(figure, "No live calls to show yet")
+
+
+def _add_bands(figure: go.Figure, curves: Mapping[str, tuple[list[float], list[float]]], margins: Mapping[str, float]) -> None:
+    """Fill what lies within the margin of each curve: two edges without a line, under the curves."""
+    look = {"showlegend": False, "mode": "lines", "hoverinfo": "skip", "line": {"width": 0, "shape": "hv"}}
+    for index, (name, (x, y)) in enumerate(curves.items()):
+        low = [max(0.0, height - margins[name]) for height in y]
+        high = [min(1.0, height + margins[name]) for height in y]
+        fill = {"fill": "tonexty", "fillcolor": _pale(_colour(index), len(curves))}
+        figure.add_scatter(x=x, y=low, legendgroup=_escape(name), **look)
+        figure.add_scatter(x=x, y=high, legendgroup=_escape(name), **look, **fill)
 
 
 def _steps(ordered: Sequence[float], most: int) -> tuple[list[float], list[float]]:
