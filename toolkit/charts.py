@@ -107,7 +107,7 @@ def _add_bands(figure: go.Figure, curves: Mapping[str, tuple[list[float], list[f
     for index, (name, (x, y)) in enumerate(curves.items()):
         low = [max(0.0, height - margins[name]) for height in y]
         high = [min(1.0, height + margins[name]) for height in y]
-        fill = {"fill": "tonexty", "fillcolor": _pale(_colour(index), len(curves))}
+        fill = {"fill": "tonexty", "fillcolor": _pale(_colour(index), 0.2 if len(curves) <= 3 else 0.12)}  # many lie above each other
         figure.add_scatter(x=x, y=low, legendgroup=_escape(name), **look)
         figure.add_scatter(x=x, y=high, legendgroup=_escape(name), **look, **fill)
 
@@ -149,6 +149,7 @@ def latency_percentiles(table: Frame, *, metric: str = "latency_s") -> go.Figure
     figure = _figure(
         xaxis=_log_axis(f"{_title(metric)}, with confidence interval", (row.value for row in rows)),
         yaxis={"type": "category", "categoryorder": "array", "categoryarray": labels[::-1]},
+        height=_height(len(labels)),
         hovermode="closest",
     )
     for index, q in enumerate(sorted({row.q for row in rows})):
@@ -357,6 +358,7 @@ def cache_share(frame: Frame) -> go.Figure:
     figure = _figure(
         xaxis={"title": "share of answers", "tickformat": ".0%", "range": [0, 1]},
         yaxis={"type": "category", "categoryorder": "array", "categoryarray": models[::-1]},
+        height=_height(len(models)),
         barmode="stack",
         hovermode="closest",
     )
@@ -405,13 +407,13 @@ def timeline(frame: Frame) -> go.Figure:
         hovermode="closest",
         title=title,
     )
-    parts = [("waiting", "#BBBBBB", 1.0, [(bar.start, bar.wait_s, lane, bar.model) for bar, lane in zip(shown, lanes)])]
+    parts = [("waiting", "#BBBBBB", [(bar.start, bar.wait_s, lane, bar.model) for bar, lane in zip(shown, lanes)])]
     for index, model in enumerate(sorted({bar.model for bar in shown})):
         own = [(bar, lane) for bar, lane in zip(shown, lanes) if bar.model == model]
         first = [(bar.start + bar.wait_s, bar.first_s, lane, model) for bar, lane in own]
         answer = [(bar.start + bar.wait_s + bar.first_s, bar.answer_s, lane, model) for bar, lane in own]
-        parts += [(f"{model}: first token", _colour(index), 0.45, first), (f"{model}: answer", _colour(index), 1.0, answer)]
-    for name, colour, opacity, pieces in parts:
+        parts += [(f"{model}: first token", _pale(_colour(index), 0.4), first), (f"{model}: answer", _colour(index), answer)]
+    for name, colour, pieces in parts:
         drawn = [piece for piece in pieces if piece[1] > 0]
         if drawn:
             figure.add_trace(
@@ -421,7 +423,7 @@ def timeline(frame: Frame) -> go.Figure:
                     y=[lane for *_, lane, _ in drawn],
                     name=name,
                     orientation="h",
-                    marker={"color": colour, "opacity": opacity},
+                    marker={"color": colour, "line": {"width": 0}},
                     customdata=[[model, seconds] for _, seconds, _, model in drawn],
                     hovertemplate="%{customdata[0]}: %{customdata[1]:.3g} s",
                 )
@@ -540,10 +542,14 @@ def _colour(index: int) -> str:
     return OKABE_ITO[index % len(OKABE_ITO)]
 
 
-def _pale(colour: str, layers: int) -> str:
-    """Return a colour to fill with; the more fills may lie above each other, the paler."""
+def _pale(colour: str, opacity: float) -> str:
     red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{0.2 if layers <= 3 else 0.12})"
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
+def _height(rows: int) -> int:
+    """Pixels for a chart with a row for each of so many things: near each other, they are easier to compare."""
+    return 150 + 40 * max(rows, 2)
 
 
 def _dash(index: int) -> str:

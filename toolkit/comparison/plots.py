@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from ..charts import OKABE_ITO, SYMBOLS, _colour, _escape, _figure, _or_empty, _plotly, _title
+from ..charts import OKABE_ITO, SYMBOLS, _colour, _escape, _figure, _height, _or_empty, _plotly, _title
 from ..render import usd
 from ..stats import mean_interval
 
@@ -25,8 +25,13 @@ def score_differences(verdicts: pd.DataFrame, *, confidence: float) -> go.Figure
     rows: list[dict[Any, Any]] = [row for row in verdicts.to_dict("records") if not math.isnan(row["effect"])]  # by column
     names = [f"{_escape(row['a'])} − {_escape(row['b'])} (n={row['n']})" for row in rows]
     figure = _figure(
-        xaxis={"title": f"difference in {_title(metric)}, with {confidence:.0%} interval", "zeroline": True, "zerolinecolor": "#666666"},
+        xaxis={
+            "title": f"difference in {_title(metric)}, with {confidence:.0%} interval; right of 0 the first is higher",
+            "zeroline": True,
+            "zerolinecolor": "#666666",
+        },
         yaxis={"type": "category", "categoryorder": "array", "categoryarray": names[::-1]},
+        height=_height(len(names)),
         hovermode="closest",
     )
     for index, (decided, word) in enumerate([(True, "decided"), (False, "not decided")]):
