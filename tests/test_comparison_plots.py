@@ -34,7 +34,7 @@ def test_differences_are_drawn_with_their_intervals_and_n():
     figure = score_differences(pd.DataFrame([row, other, unknown]), confidence=0.9)
     decided, undecided = figure.data
     assert (decided.name, undecided.name) == ("decided", "not decided")
-    assert (list(decided.x), list(decided.y)) == ([0.2], ["x − y (n=20)"])
+    assert (list(decided.x), list(decided.y)) == ([0.2], ["x<br>− y (n=20)"])
     assert list(decided.error_x.array) == pytest.approx([0.2])
     assert list(decided.error_x.arrayminus) == pytest.approx([0.1])
     assert decided.marker.symbol != undecided.marker.symbol
@@ -128,3 +128,8 @@ def test_nothing_is_drawn_by_webgl():
         for trace in figure.data
     }
     assert kinds <= {"scatter", "bar", "heatmap"}
+
+
+def test_costs_of_nothing_are_drawn_from_zero():
+    figure = cost_against_quality(frame_of({"free": (0.0, "live", [0, 1]), "local": (0.0, "live", [1, 1])}), ["free", "local"], "score")
+    assert figure.layout.xaxis.rangemode == "tozero"

@@ -39,13 +39,14 @@ STYLE = (  # !important where a notebook's own style sheet says otherwise
     ".tk table{border-collapse:collapse;margin:.4em 0}"
     ".tk th,.tk td{text-align:left!important;vertical-align:top!important;padding:.25em .8em;border-bottom:1px solid #8884;"
     "white-space:pre-wrap!important;overflow-wrap:break-word;max-width:34em}"
-    ".tk th{font-weight:600}.tk .n{text-align:right!important;font-variant-numeric:tabular-nums}"
+    ".tk th{font-weight:600}.tk td.n,.tk td.bar{white-space:nowrap!important}"
+    ".tk .n{text-align:right!important;font-variant-numeric:tabular-nums}"
     ".tk progress{width:6em;height:.8em;vertical-align:middle;accent-color:#0072B2}"
     ".tk .voice{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}"
     ".tk .muted{opacity:.7}.tk .answer{white-space:pre-wrap;border-left:3px solid #0072B2;padding-left:.8em;margin:.4em 0}</style>"
 )
 CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
-FIGURE = re.compile(r"[–−$-]?[\d.,]+( (s|ms|µs|%|/s|[kMGT]?B))?|–")
+FIGURE = re.compile(r"[–−$-]?[\d.,]+(e[+-]\d+)?( (s|ms|µs|%|/s|[kMGT]?B))?|–")
 NUMBER = '<td class="n">'
 DASH = "–"
 SHOWN_ROWS = 20
@@ -132,7 +133,7 @@ def picture_address(mime: str, data: bytes) -> str:
 
 
 class Markup(str):
-    """HTML that is safe already: a table's cell takes it as it stands."""
+    """HTML that is safe already, such as a bar: a table's cell takes it as it stands, on one line."""
 
     __slots__ = ()
 
@@ -159,7 +160,7 @@ def html_table(head: Sequence[object], rows: Iterable[Sequence[object]], *, capt
 
 def html_cell(cell: object) -> str:
     if isinstance(cell, Markup):
-        return f"<td>{cell}</td>"
+        return f'<td class="bar">{cell}</td>'
     number = isinstance(cell, int | float) or (isinstance(cell, str) and FIGURE.fullmatch(cell))
     return f"{NUMBER}{escape(cell)}</td>" if number else f"<td>{escape(cell)}</td>"
 

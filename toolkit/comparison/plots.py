@@ -23,10 +23,10 @@ def score_differences(verdicts: pd.DataFrame, *, confidence: float) -> go.Figure
     go = _plotly()
     metric = str(verdicts["metric"].iloc[0])
     rows: list[dict[Any, Any]] = [row for row in verdicts.to_dict("records") if not math.isnan(row["effect"])]  # by column
-    names = [f"{_escape(row['a'])} − {_escape(row['b'])} (n={row['n']})" for row in rows]
+    names = [f"{_escape(row['a'])}<br>− {_escape(row['b'])} (n={row['n']})" for row in rows]
     figure = _figure(
         xaxis={
-            "title": f"difference in {_title(metric)}, with {confidence:.0%} interval; right of 0 the first is higher",
+            "title": f"difference in {_title(metric)}, with {confidence:.0%} interval<br>right of 0 the first is higher",
             "zeroline": True,
             "zerolinecolor": "#666666",
         },
@@ -78,7 +78,11 @@ def cost_against_quality(frame: pd.DataFrame, labels: Sequence[str], quality: st
     go = _plotly()
     found = [standing(frame[frame["label"] == label], label, quality) for label in labels]
     known = [one for one in found if not math.isnan(one.per_1k_usd + one.quality)]
-    figure = _figure(xaxis={"title": "US dollars per 1,000 calls"}, yaxis={"title": f"mean {_title(quality)}"}, hovermode="closest")
+    figure = _figure(
+        xaxis={"title": "US dollars per 1,000 calls", "rangemode": "tozero"},
+        yaxis={"title": f"mean {_title(quality)}"},
+        hovermode="closest",
+    )
     front = pareto_front(known)
     if len(front) > 1:
         line = {"color": OKABE_ITO[7], "dash": "dot", "shape": "hv"}
@@ -91,6 +95,7 @@ def cost_against_quality(frame: pd.DataFrame, labels: Sequence[str], quality: st
                 y=[one.quality],
                 name=f"{_escape(one.label)} (n={one.n})",
                 mode="markers",
+                cliponaxis=False,
                 marker={"size": 11, "color": _colour(index), "symbol": SYMBOLS[index % len(SYMBOLS)]},
                 error_y={"type": "data", "array": [length(one.high - one.quality)], "arrayminus": [length(one.quality - one.low)]},
                 hovertemplate=f"{_escape(one.label)}: {usd(one.per_1k_usd)} per 1,000 calls, %{{y:.3g}}, n={one.n} prompts<extra></extra>",
@@ -130,8 +135,9 @@ def win_heatmap(labels: Sequence[str], shares: Sequence[Sequence[float]], met: S
     told = [[None if math.isnan(share) else share for share in row] for row in shares]
     figure = _figure(
         xaxis={"title": "against", "tickvals": places, "ticktext": names, "showgrid": False},
-        yaxis={"tickvals": places, "ticktext": names, "autorange": "reversed", "showgrid": False},
+        yaxis={"title": "how often this model won", "tickvals": places, "ticktext": names, "autorange": "reversed", "showgrid": False},
         hovermode="closest",
+        height=200 + 60 * len(labels),
         showlegend=False,
     )
     if any(share is not None for row in told for share in row):
