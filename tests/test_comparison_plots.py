@@ -132,4 +132,13 @@ def test_nothing_is_drawn_by_webgl():
 
 def test_costs_of_nothing_are_drawn_from_zero():
     figure = cost_against_quality(frame_of({"free": (0.0, "live", [0, 1]), "local": (0.0, "live", [1, 1])}), ["free", "local"], "score")
-    assert figure.layout.xaxis.rangemode == "tozero"
+    assert figure.layout.xaxis.range == (-0.04, 1.08)
+
+
+def test_a_model_has_one_colour_in_all_plots_of_a_comparison():
+    result = compared(scorers={"length": lambda completion, reference: len(completion.text)}, cache=False)
+    curves = [(trace.name.split(" ")[0], trace.line.color) for trace in result.plot_latency().data if trace.name]
+    points = [(trace.name.split(" ")[0], trace.marker.color) for trace in result.plot_cost().data if trace.mode == "markers"]
+    bars = [(trace.name.split(":")[0], trace.marker.color) for trace in result.plot_timeline().data if trace.name.endswith(": answer")]
+    assert [name for name, _ in curves] == ["scripted/brief", "scripted/&lt;wordy&gt;"]
+    assert curves == points == bars

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import stats
 from .errors import ConfigError
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     Frame = pd.DataFrame | pl.DataFrame
+
+T = TypeVar("T")
 
 __all__ = [
     "DASHES",
@@ -53,7 +55,9 @@ _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_80
 _SOURCES = {"live": OKABE_ITO[7], "memory": OKABE_ITO[0], "disk": OKABE_ITO[4], "redis": OKABE_ITO[2], "coalesced": OKABE_ITO[1]}
 
 
-def latency_ecdf(frame: Frame, *, metric: str = "latency_s", by: str = "model", confidence: float | None = 0.95) -> go.Figure:
+def latency_ecdf(
+    frame: Frame, *, metric: str = "latency_s", by: str = "model", confidence: float | None = 0.95, order: Sequence[str] = ()
+) -> go.Figure:
     """Draw which share of the calls took at most so long, a line for each model in the band where its true curve lies.
 
     Parameters
@@ -66,6 +70,8 @@ def latency_ecdf(frame: Frame, *, metric: str = "latency_s", by: str = "model", 
         Column that tells the lines apart.
     confidence : float, optional
         Of the bands, each for a whole curve at once (``toolkit.stats.ecdf_margin``); ``None`` draws no bands.
+    order : list of str, optional
+        Which names come first, and so which colours they have; the others follow by name.
 
     Raises
     ------
@@ -80,7 +86,7 @@ def latency_ecdf(frame: Frame, *, metric: str = "latency_s", by: str = "model", 
     [0.1, 0.2, 0.3]
     """
     go = _plotly()
-    samples = _samples(frame, metric, by)
+    samples = _in_order(_samples(frame, metric, by), order)
     share = "share of calls" if confidence is None else f"share of calls, with {100 * confidence:g} % bands"
     figure = _figure(
         xaxis=_log_axis(_title(metric), itertools.chain(*samples.values())),
@@ -371,7 +377,7 @@ def cache_share(frame: Frame) -> go.Figure:
     return _or_empty(figure, "No answers yet")
 
 
-def timeline(frame: Frame) -> go.Figure:
+def timeline(frame: Frame, *, order: Sequence[str] = ()) -> go.Figure:
     """Draw each call as a bar in time: waiting (cache, limiter, retries), up to the first token, and the answer.
 
     Calls under way at the same moment lie above each other, so the height is the concurrency. Of more than 500 calls the last
@@ -381,6 +387,8 @@ def timeline(frame: Frame) -> go.Figure:
     ----------
     frame : pandas or polars frame
         Calls, as from ``monitor.calls()``: ``at``, ``model``, ``total_s``, ``latency_s``, ``ttft_s``.
+    order : list of str, optional
+        Which models come first, and so which colours they have; the others follow by name.
 
     Raises
     ------
@@ -408,7 +416,8 @@ def timeline(frame: Frame) -> go.Figure:
         title=title,
     )
     parts = [("waiting", "#BBBBBB", [(bar.start, bar.wait_s, lane, bar.model) for bar, lane in zip(shown, lanes)])]
-    for index, model in enumerate(sorted({bar.model for bar in shown})):
+    there = dict.fromkeys(sorted({bar.model for bar in shown}))
+    for index, model in enumerate(_in_order(there, [_escape(name) for name in order])):
         own = [(bar, lane) for bar, lane in zip(shown, lanes) if bar.model == model]
         first = [(bar.start + bar.wait_s, bar.first_s, lane, model) for bar, lane in own]
         answer = [(bar.start + bar.wait_s + bar.first_s, bar.answer_s, lane, model) for bar, lane in own]
@@ -514,6 +523,11 @@ def _samples(frame: Frame, metric: str, by: str) -> dict[str, list[float]]:
         if _number(value) > 0:  # the axis is logarithmic
             samples.setdefault(str(name), []).append(float(value))
     return dict(sorted(samples.items()))
+
+
+def _in_order(named: Mapping[str, T], order: Sequence[str]) -> dict[str, T]:
+    names = [name for name in order if name in named]
+    return {name: named[name] for name in dict.fromkeys([*names, *named])}
 
 
 def _live_rows(frame: Frame, *wanted: str) -> Iterable[tuple[Any, ...]]:

@@ -78,8 +78,9 @@ def cost_against_quality(frame: pd.DataFrame, labels: Sequence[str], quality: st
     go = _plotly()
     found = [standing(frame[frame["label"] == label], label, quality) for label in labels]
     known = [one for one in found if not math.isnan(one.per_1k_usd + one.quality)]
+    dearest = max((one.per_1k_usd for one in known), default=0.0) or 1.0
     figure = _figure(
-        xaxis={"title": "US dollars per 1,000 calls", "rangemode": "tozero"},
+        xaxis={"title": "US dollars per 1,000 calls", "range": [-0.04 * dearest, 1.08 * dearest]},
         yaxis={"title": f"mean {_title(quality)}"},
         hovermode="closest",
     )
@@ -95,7 +96,6 @@ def cost_against_quality(frame: pd.DataFrame, labels: Sequence[str], quality: st
                 y=[one.quality],
                 name=f"{_escape(one.label)} (n={one.n})",
                 mode="markers",
-                cliponaxis=False,
                 marker={"size": 11, "color": _colour(index), "symbol": SYMBOLS[index % len(SYMBOLS)]},
                 error_y={"type": "data", "array": [length(one.high - one.quality)], "arrayminus": [length(one.quality - one.low)]},
                 hovertemplate=f"{_escape(one.label)}: {usd(one.per_1k_usd)} per 1,000 calls, %{{y:.3g}}, n={one.n} prompts<extra></extra>",

@@ -11,7 +11,7 @@ import pandas as pd
 
 from .. import stats
 from ..errors import ConfigError
-from ..render import DASH, html_page, html_table, seconds, usd
+from ..render import DASH, escape, html_page, html_table, seconds, usd
 from .stopping import of_live_calls
 
 if TYPE_CHECKING:
@@ -26,15 +26,17 @@ Correction = Literal["holm", "bh", "bonferroni"]
 
 
 class Verdict(pd.DataFrame):
-    """A row a pair: a data frame that shows its sentences whole."""
+    """A row a pair: a data frame that says its sentences before its numbers."""
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:
         return pd.DataFrame
 
     def _repr_html_(self) -> str:
-        rows = [[shown_cell(cell) for cell in row] for row in self.itertuples(index=False, name=None)]
-        return html_page(html_table(list(self.columns), rows))
+        sentences = [f"<div>{escape(line)}</div>" for line in self["sentence"]]
+        table = self.drop(columns="sentence")
+        rows = [[shown_cell(cell) for cell in row] for row in table.itertuples(index=False, name=None)]
+        return html_page(*sentences, html_table(list(table.columns), rows))
 
 
 def shown_cell(cell: Any) -> object:  # of a frame
