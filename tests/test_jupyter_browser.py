@@ -40,18 +40,22 @@ hostile = script(EVIL, lambda prompt, body: Answer("<img src=x onerror=document.
 prompts = [f"case {i}" for i in range(30)]
 """
 GIVEN_UP = "widget model not found"  # see reload_while_busy; a page that lacks a widget fails by what it should show
+# The answer that restores the widgets is kept until JupyterLab looks for one of them, and comes as its time is up.
 BUSY = """
 (() => {
   if (!sessionStorage.getItem("busy")) return;
   const now = Date.now.bind(Date), Socket = window.WebSocket;
-  let late = 0;
-  Date.now = () => now() + late;
+  let sought = false, late = 0;
+  Date.now = () => {
+    sought = sought || new Error().stack.includes("get_model");
+    return now() + late;
+  };
   window.WebSocket = class extends Socket {
     set onmessage(listener) {
       super.onmessage = async (event) => {
         if (typeof event.data !== "string" && new TextDecoder().decode(event.data).includes("update_states")) {
-          while (!document.body.textContent.includes("Loading widget")) await new Promise((go) => setTimeout(go, 20));
-          late += 3000;
+          while (!sought) await new Promise((go) => setTimeout(go, 20));
+          late = 3000;
         }
         listener(event);
       };

@@ -49,7 +49,7 @@ def test_waits_for_a_service_s_limits_are_shown_as_such():
     script("limited", [Failure(status=429), Answer("there")])
     runs, client = [], tk.Client(retry=tk.Retry(first_s=0.02, random=lambda: 1.0))
     tk.compare(["scripted/limited"], ["a"], progress=runs.append, client=client)
-    assert cells(runs[-1], "scripted/limited")["waited for limits"].endswith("ms")
+    assert cells(runs[-1], "scripted/limited")["waited"].endswith("ms")
 
 
 class Lookout:
@@ -60,7 +60,7 @@ class Lookout:
 
     def __call__(self, run):
         self.last = run
-        cell = cells(run, "scripted/limited")["waited for limits"]
+        cell = cells(run, "scripted/limited")["waited"]
         if "waiting" in cell:
             bar = TerminalBar(run, io.StringIO())
             bar.draw()
@@ -81,7 +81,7 @@ WAITS = pytest.mark.parametrize(("status", "reason"), [(429, "rate limit"), (503
 def check_waiting(lookout, reason):
     assert re.fullmatch(rf"– · 1 waiting [\d.]+ (s|ms|µs): {reason}", lookout.shown[0])
     assert re.search(rf", 1 waiting [\d.]+ (s|ms|µs): {reason}$", lookout.bars[0])
-    assert "waiting" not in cells(lookout.last, "scripted/limited")["waited for limits"]
+    assert "waiting" not in cells(lookout.last, "scripted/limited")["waited"]
 
 
 @WAITS

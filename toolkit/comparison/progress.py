@@ -91,7 +91,7 @@ def middle(values: list[float]) -> float | None:
     return statistics.median(values[-RECENT:]) if values else None
 
 
-HEAD = ("model", "progress", "ok", "cached", "failed", "p50", "p95", "first token", "tokens/s", "cost", "waited for limits", "left")
+HEAD = ("model", "progress", "ok", "cached", "failed", "p50", "p95", "first token", "tokens/s", "cost", "waited", "left")
 
 
 class Tallies:
