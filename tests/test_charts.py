@@ -1,5 +1,6 @@
 """What the figures hold; their looks are for the eye."""
 
+import itertools
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from toolkit import charts, monitor
+from toolkit import charts, monitor, stats
 from toolkit.errors import ConfigError
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -55,19 +56,36 @@ def test_only_live_answers_are_drawn_as_latency(library):
     assert words(charts.latency_over_time(frame)) == ["No step of time holds the 2 live calls that p50 needs"]
 
 
-def test_a_large_sample_is_drawn_by_1500_points_that_reach_both_ends():
+def test_a_large_sample_is_drawn_by_1500_points_in_all_that_reach_both_ends():
     x = np.random.default_rng(1).lognormal(0, 1, 20_000)
     figure = charts.latency_ecdf(pd.DataFrame({"model": "m", "latency_s": x}))
     line = figure.data[0]
-    assert len(line.x) == 1500
+    assert sum(len(trace.x) for trace in figure.data) == 1500
     assert (line.x[0], line.x[-1], line.y[-1]) == (x.min(), x.max(), 1.0)
-    assert line.y[749] == pytest.approx((x <= line.x[749]).mean())
+    assert line.y[249] == pytest.approx((x <= line.x[249]).mean())
 
 
-def test_nine_models_differ_by_colour_or_dash_and_nothing_is_drawn_by_webgl():
-    frame = calls(seconds=range(9), model=[f"m{index}" for index in range(9)])
-    figure = charts.latency_ecdf(frame)
-    assert len({(trace.line.color, trace.line.dash) for trace in figure.data}) == 9
+def test_each_curve_lies_in_its_band_which_its_legend_entry_hides_with_it():
+    figure = charts.latency_ecdf(
+        calls(seconds=range(8), model=["a", "b"] * 4, latency_s=[0.1, 1.0, 0.2, 2.0, 0.3, 3.0, 0.4, 4.0]), confidence=0.5
+    )
+    lines, edges = figure.data[:2], figure.data[2:]
+    margin = stats.ecdf_margin(4, 0.5)
+    for line, low, high in zip(lines, edges[::2], edges[1::2]):
+        assert list(low.y) == pytest.approx([max(0.0, y - margin) for y in line.y])
+        assert list(high.y) == pytest.approx([min(1.0, y + margin) for y in line.y])
+        assert (low.fill, high.fill, high.legendgroup, low.showlegend) == (None, "tonexty", line.legendgroup, False)
+        assert high.fillcolor.startswith("rgba(") and line.zorder > 0
+    assert figure.layout.yaxis.title.text == "share of calls, with 50 % bands"
+    assert len(charts.latency_ecdf(calls(), confidence=None).data) == 1
+
+
+def test_neighbours_differ_by_colour_and_dash_and_no_two_of_twenty_alike_and_nothing_is_drawn_by_webgl():
+    frame = calls(seconds=range(20), model=[f"m{index:02}" for index in range(20)])
+    figure = charts.latency_ecdf(frame, confidence=None)
+    looks = [(trace.line.color, trace.line.dash) for trace in figure.data]
+    assert len(set(looks)) == 20
+    assert all(one[0] != two[0] and one[1] != two[1] for one, two in itertools.pairwise(looks))
     assert {trace.type for trace in figure.data} == {"scatter"}
 
 

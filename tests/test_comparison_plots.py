@@ -34,7 +34,7 @@ def test_differences_are_drawn_with_their_intervals_and_n():
     figure = score_differences(pd.DataFrame([row, other, unknown]), confidence=0.9)
     decided, undecided = figure.data
     assert (decided.name, undecided.name) == ("decided", "not decided")
-    assert (list(decided.x), list(decided.y)) == ([0.2], ["x − y (n=20)"])
+    assert (list(decided.x), list(decided.y)) == ([0.2], ["x<br>− y (n=20)"])
     assert list(decided.error_x.array) == pytest.approx([0.2])
     assert list(decided.error_x.arrayminus) == pytest.approx([0.1])
     assert decided.marker.symbol != undecided.marker.symbol
@@ -96,7 +96,7 @@ def test_the_timeline_has_a_lane_for_each_call_under_way_and_names_variants():
 def test_a_latency_plot_has_a_line_for_each_variant():
     script("pair", lambda prompt, _body: prompt)
     models = [tk.Model("scripted/pair", label=label, temperature=t) for label, t in (("cold", 0.0), ("warm", 1.0))]
-    names = [trace.name for trace in tk.compare(models, ["a", "b"], cache=False).plot_latency().data]
+    names = [trace.name for trace in tk.compare(models, ["a", "b"], cache=False).plot_latency().data if trace.name]
     assert names == ["cold (n=2)", "warm (n=2)"]
 
 
@@ -128,3 +128,17 @@ def test_nothing_is_drawn_by_webgl():
         for trace in figure.data
     }
     assert kinds <= {"scatter", "bar", "heatmap"}
+
+
+def test_costs_of_nothing_are_drawn_from_zero():
+    figure = cost_against_quality(frame_of({"free": (0.0, "live", [0, 1]), "local": (0.0, "live", [1, 1])}), ["free", "local"], "score")
+    assert figure.layout.xaxis.range == (-0.04, 1.08)
+
+
+def test_a_model_has_one_colour_in_all_plots_of_a_comparison():
+    result = compared(scorers={"length": lambda completion, reference: len(completion.text)}, cache=False)
+    curves = [(trace.name.split(" ")[0], trace.line.color) for trace in result.plot_latency().data if trace.name]
+    points = [(trace.name.split(" ")[0], trace.marker.color) for trace in result.plot_cost().data if trace.mode == "markers"]
+    bars = [(trace.name.split(":")[0], trace.marker.color) for trace in result.plot_timeline().data if trace.name.endswith(": answer")]
+    assert [name for name, _ in curves] == ["scripted/brief", "scripted/&lt;wordy&gt;"]
+    assert curves == points == bars

@@ -1,13 +1,16 @@
 """What shows how a comparison goes: figures, pace, voice, and one line a model where nobody watches."""
 
+import asyncio
 import io
 import json
+import re
 import sys
+import threading
 
 import pytest
 
 import toolkit as tk
-from toolkit.comparison.progress import HEAD, Lines, NotebookTable, Tallies, announcement
+from toolkit.comparison.progress import HEAD, Lines, NotebookTable, Tallies, TerminalBar, announcement
 from toolkit.testing import Answer, Failure, script
 
 
@@ -46,7 +49,70 @@ def test_waits_for_a_service_s_limits_are_shown_as_such():
     script("limited", [Failure(status=429), Answer("there")])
     runs, client = [], tk.Client(retry=tk.Retry(first_s=0.02, random=lambda: 1.0))
     tk.compare(["scripted/limited"], ["a"], progress=runs.append, client=client)
-    assert cells(runs[-1], "scripted/limited")["waited for limits"].endswith("ms")
+    assert cells(runs[-1], "scripted/limited")["waited"].endswith("ms")
+
+
+class Lookout:
+    """Watches a run; ``sleep`` lasts until a call was seen waiting."""
+
+    def __init__(self):
+        self.seen, self.shown, self.bars, self.last = threading.Event(), [], [], None
+
+    def __call__(self, run):
+        self.last = run
+        cell = cells(run, "scripted/limited")["waited"]
+        if "waiting" in cell:
+            bar = TerminalBar(run, io.StringIO())
+            bar.draw()
+            self.shown.append(cell)
+            self.bars.append(bar.out.getvalue())
+            self.seen.set()
+
+    def sleep(self, _seconds):
+        assert self.seen.wait(60)
+
+    async def asleep(self, _seconds):
+        await asyncio.to_thread(self.sleep, 0)
+
+
+WAITS = pytest.mark.parametrize(("status", "reason"), [(429, "rate limit"), (503, "retry after ServerError")])
+
+
+def check_waiting(lookout, reason):
+    assert re.fullmatch(rf"– · 1 waiting [\d.]+ (s|ms|µs): {reason}", lookout.shown[0])
+    assert re.search(rf", 1 waiting [\d.]+ (s|ms|µs): {reason}$", lookout.bars[0])
+    assert "waiting" not in cells(lookout.last, "scripted/limited")["waited"]
+
+
+@WAITS
+def test_who_waits_for_another_attempt_is_told_while_it_waits(status, reason):
+    script("limited", [Failure(status=status), Answer("there")])
+    lookout = Lookout()
+    tk.compare(["scripted/limited"], ["a"], progress=lookout, client=tk.Client(sleep=lookout.sleep))
+    check_waiting(lookout, reason)
+
+
+@WAITS
+def test_on_the_callers_loop_too(status, reason):
+    script("limited", [Failure(status=status), Answer("there")])
+    lookout = Lookout()
+    asyncio.run(tk.acompare(["scripted/limited"], ["a"], progress=lookout, client=tk.AsyncClient(sleep=lookout.asleep)))
+    check_waiting(lookout, reason)
+
+
+def test_who_is_not_let_in_by_the_limiter_waits_for_the_rate_limit():
+    script("limited", [Answer("there")])
+    lookout = Lookout()
+
+    def sleep(_seconds):
+        lookout.sleep(0)
+        limiter.limit = 1
+
+    client = tk.Client(sleep=sleep)
+    limiter = client._tools.limiter("scripted")
+    limiter.limit = 0
+    tk.compare(["scripted/limited"], ["a"], progress=lookout, client=client)
+    check_waiting(lookout, "rate limit")
 
 
 def test_the_rest_takes_as_long_as_the_pace_says(seen):

@@ -98,6 +98,7 @@ ALSO = {
     "a kept answer": kept_answer,
     "a list of models": lambda: tk.list_models("scripted"),
     "a summary": lambda: compared().summary(),
+    "a verdict": lambda: compared().verdict("output_tokens"),
     "answers side by side": lambda: compared().side_by_side(),
     "the differences": lambda: compared().side_by_side(only="different"),
     "the model cache": lambda: cache.model_cache,

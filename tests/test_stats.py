@@ -98,6 +98,27 @@ def test_the_interval_of_a_percentile_covers_the_truth_as_often_as_it_says(q, n)
     assert 0.93 <= covered <= (0.97 if not intervals[0].note else 1.0)
 
 
+# Published: the two-sided 5 % points of Kolmogorov's statistic, L. H. Miller, JASA 51 (1956) 111-121, table 1.
+@pytest.mark.parametrize(("n", "exact"), [(5, 0.56328), (10, 0.40925), (20, 0.29408), (50, 0.18841), (100, 0.13403)])
+def test_the_margin_of_a_distribution_is_a_little_wider_than_the_exact_one(n, exact):
+    assert exact < stats.ecdf_margin(n) < exact * (1 + 0.2 / math.sqrt(n))
+
+
+def test_the_band_of_a_distribution_holds_all_of_it_as_often_as_it_says():
+    n, random = 30, np.random.default_rng(30)
+    ordered = np.sort(random.uniform(size=(4000, n)))
+    ranks = np.arange(n + 1) / n
+    farthest = np.maximum(ordered - ranks[:-1], ranks[1:] - ordered).max(axis=1)
+    for confidence in (0.8, 0.95, 0.99):
+        assert confidence - 0.005 <= (farthest <= stats.ecdf_margin(n, confidence)).mean() <= confidence + 0.05
+
+
+def test_the_margin_halves_with_four_times_the_values():
+    assert stats.ecdf_margin(400, 0.9) == pytest.approx(stats.ecdf_margin(100, 0.9) / 2)
+    with pytest.raises(ConfigError, match="at least 1"):
+        stats.ecdf_margin(0)
+
+
 # Means and shares
 
 

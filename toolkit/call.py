@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -41,6 +42,7 @@ from .wire.limiter import Limiter
 from .wire.retry import Retry
 from .wire.size import TooLargeError
 from .wire.steps import Emit, Join, Keep, Lookup, Read, ReaderLeft, Send, Sleep, Steps, T
+from .wire.waits import Waits
 
 __all__ = ["ChatQuestion", "ImageQuestion", "Observer", "Policy", "Question", "ask", "exchange"]
 
@@ -68,6 +70,7 @@ class Policy:
     wall: Callable[[], float] = time.time
     delays: LoopDelays | None = None
     """Of the event loop, where there is one."""
+    waits: Waits = field(default_factory=Waits)
 
 
 class CallIds:
@@ -198,6 +201,10 @@ class Call:
     @property
     def request(self) -> ChatRequest | ImageRequest:
         return self.question.request
+
+    def waiting(self, reason: str) -> AbstractContextManager[None]:
+        """Let whoever watches know that the call waits, as long as it does."""
+        return self.policy.waits.noted(self.context.run_id, self.context.label, reason)
 
     def record(
         self, timing: Timing, *, completion: Completion | ImageResult | None = None, error: BaseException | None = None, partial: str = ""
@@ -412,11 +419,8 @@ def attempts(call: Call) -> Steps[Reply | ImageReply]:
     while True:
         call.attempts += 1
         ledger.book_lookup()
-        while not limiter.enter():
-            try:
-                yield Sleep(limiter.PAUSE_S)
-            finally:
-                ledger.book_limiter()
+        if not limiter.enter():
+            yield from queue(call, limiter)
         refused = answered = False
         ledger.begin_attempt()
         try:
@@ -438,10 +442,21 @@ def attempts(call: Call) -> Steps[Reply | ImageReply]:
         pause = None if call.emitted else retry.wait(error, call.attempts, ledger.sleep_s)
         if pause is None:
             raise error
-        try:
-            yield Sleep(pause)
-        finally:
-            ledger.book_sleep()
+        with call.waiting("rate limit" if refused else f"retry after {type(error).__name__}"):
+            try:
+                yield Sleep(pause)
+            finally:
+                ledger.book_sleep()
+
+
+def queue(call: Call, limiter: Limiter) -> Steps[None]:
+    """Wait until the limiter lets the call in."""
+    with call.waiting("rate limit"):
+        while not limiter.enter():
+            try:
+                yield Sleep(limiter.PAUSE_S)
+            finally:
+                call.ledger.book_limiter()
 
 
 def timed(ledger: Ledger, steps: Steps[T]) -> Steps[T]:

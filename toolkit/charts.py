@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import html
 import importlib
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import stats
 from .errors import ConfigError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     Frame = pd.DataFrame | pl.DataFrame
+
+T = TypeVar("T")
 
 __all__ = [
     "DASHES",
@@ -52,8 +55,10 @@ _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_80
 _SOURCES = {"live": OKABE_ITO[7], "memory": OKABE_ITO[0], "disk": OKABE_ITO[4], "redis": OKABE_ITO[2], "coalesced": OKABE_ITO[1]}
 
 
-def latency_ecdf(frame: Frame, *, metric: str = "latency_s", by: str = "model") -> go.Figure:
-    """Draw which share of the calls took at most so long, a line for each model.
+def latency_ecdf(
+    frame: Frame, *, metric: str = "latency_s", by: str = "model", confidence: float | None = 0.95, order: Sequence[str] = ()
+) -> go.Figure:
+    """Draw which share of the calls took at most so long, a line for each model in the band where its true curve lies.
 
     Parameters
     ----------
@@ -63,11 +68,15 @@ def latency_ecdf(frame: Frame, *, metric: str = "latency_s", by: str = "model") 
         Column of positive numbers, drawn on a logarithmic axis.
     by : str
         Column that tells the lines apart.
+    confidence : float, optional
+        Of the bands, each for a whole curve at once (``toolkit.stats.ecdf_margin``); ``None`` draws no bands.
+    order : list of str, optional
+        Which names come first, and so which colours they have; the others follow by name.
 
     Raises
     ------
     ConfigError
-        If a column is missing, or plotly is not installed.
+        If a column is missing, ``confidence`` is out of range, or plotly is not installed.
 
     Examples
     --------
@@ -77,17 +86,36 @@ def latency_ecdf(frame: Frame, *, metric: str = "latency_s", by: str = "model") 
     [0.1, 0.2, 0.3]
     """
     go = _plotly()
-    samples = _samples(frame, metric, by)
+    samples = _in_order(_samples(frame, metric, by), order)
+    share = "share of calls" if confidence is None else f"share of calls, with {100 * confidence:g} % bands"
     figure = _figure(
-        xaxis={"title": _title(metric), "type": "log"}, yaxis={"title": "share of calls", "tickformat": ".0%", "range": [0, 1.02]}
+        xaxis=_log_axis(_title(metric), itertools.chain(*samples.values())),
+        yaxis={"title": share, "tickformat": ".0%", "range": [0, 1.02]},
+        hovermode="closest",
     )
-    for index, (name, sample) in enumerate(samples.items()):
-        x, y = _steps(sorted(sample), max(10, _MOST_POINTS // len(samples)))
-        label = f"{_escape(name)} (n={len(sample)})"
+    curves = {name: _steps(sorted(sample), max(10, _MOST_POINTS // (3 * len(samples)))) for name, sample in samples.items()}
+    for index, (name, (x, y)) in enumerate(curves.items()):
+        label = f"{_escape(name)} (n={len(samples[name])})"
         line = {"color": _colour(index), "dash": _dash(index), "shape": "hv"}
-        hover = f"%{{y:.1%}} up to %{{x:.3g}} {_unit(metric)[1]}"
-        figure.add_trace(go.Scatter(x=x, y=y, name=label, mode="lines", line=line, hovertemplate=hover))
+        hover = f"{_escape(name)}: %{{y:.1%}} took at most %{{x:.3g}} {_unit(metric)[1]}<extra></extra>"
+        figure.add_trace(
+            go.Scatter(x=x, y=y, name=label, legendgroup=_escape(name), mode="lines", line=line, hovertemplate=hover, zorder=1)
+        )
+    if confidence is not None:
+        margins = {name: stats.ecdf_margin(len(sample), confidence) for name, sample in samples.items()}
+        _add_bands(figure, curves, margins)
     return _or_empty(figure, "No live calls to show yet")
+
+
+def _add_bands(figure: go.Figure, curves: Mapping[str, tuple[list[float], list[float]]], margins: Mapping[str, float]) -> None:
+    """Fill what lies within the margin of each curve: two edges without a line, under the curves."""
+    look = {"showlegend": False, "mode": "lines", "hoverinfo": "skip", "line": {"width": 0, "shape": "hv"}}
+    for index, (name, (x, y)) in enumerate(curves.items()):
+        low = [max(0.0, height - margins[name]) for height in y]
+        high = [min(1.0, height + margins[name]) for height in y]
+        fill = {"fill": "tonexty", "fillcolor": _pale(_colour(index), 0.2 if len(curves) <= 3 else 0.12)}  # many lie above each other
+        figure.add_scatter(x=x, y=low, legendgroup=_escape(name), **look)
+        figure.add_scatter(x=x, y=high, legendgroup=_escape(name), **look, **fill)
 
 
 def _steps(ordered: Sequence[float], most: int) -> tuple[list[float], list[float]]:
@@ -125,8 +153,9 @@ def latency_percentiles(table: Frame, *, metric: str = "latency_s") -> go.Figure
     rows = _percentile_rows(table)
     labels = list(dict.fromkeys(row.label for row in rows))
     figure = _figure(
-        xaxis={"title": f"{_title(metric)}, with confidence interval", "type": "log"},
+        xaxis=_log_axis(f"{_title(metric)}, with confidence interval", (row.value for row in rows)),
         yaxis={"type": "category", "categoryorder": "array", "categoryarray": labels[::-1]},
+        height=_height(len(labels)),
         hovermode="closest",
     )
     for index, q in enumerate(sorted({row.q for row in rows})):
@@ -212,7 +241,8 @@ def latency_over_time(frame: Frame, q: float = 0.5, *, metric: str = "latency_s"
     times = [at for sample in samples.values() for at, _ in sample]
     step = _step_s(times, len(times) // (3 * needed * max(1, len(samples))))  # so that most steps hold enough of each model
     figure = _figure(
-        xaxis={"title": _time_title(step), "type": "date"}, yaxis={"title": f"p{100 * q:g} of {_title(metric)}", "type": "log"}
+        xaxis={"title": _time_title(step), "type": "date"},
+        yaxis=_log_axis(f"p{100 * q:g} of {_title(metric)}", (value for sample in samples.values() for _, value in sample)),
     )
     for index, (name, sample) in enumerate(samples.items()):
         buckets = _buckets(sample, step)
@@ -334,6 +364,7 @@ def cache_share(frame: Frame) -> go.Figure:
     figure = _figure(
         xaxis={"title": "share of answers", "tickformat": ".0%", "range": [0, 1]},
         yaxis={"type": "category", "categoryorder": "array", "categoryarray": models[::-1]},
+        height=_height(len(models)),
         barmode="stack",
         hovermode="closest",
     )
@@ -346,7 +377,7 @@ def cache_share(frame: Frame) -> go.Figure:
     return _or_empty(figure, "No answers yet")
 
 
-def timeline(frame: Frame) -> go.Figure:
+def timeline(frame: Frame, *, order: Sequence[str] = ()) -> go.Figure:
     """Draw each call as a bar in time: waiting (cache, limiter, retries), up to the first token, and the answer.
 
     Calls under way at the same moment lie above each other, so the height is the concurrency. Of more than 500 calls the last
@@ -356,6 +387,8 @@ def timeline(frame: Frame) -> go.Figure:
     ----------
     frame : pandas or polars frame
         Calls, as from ``monitor.calls()``: ``at``, ``model``, ``total_s``, ``latency_s``, ``ttft_s``.
+    order : list of str, optional
+        Which models come first, and so which colours they have; the others follow by name.
 
     Raises
     ------
@@ -382,13 +415,14 @@ def timeline(frame: Frame) -> go.Figure:
         hovermode="closest",
         title=title,
     )
-    parts = [("waiting", "#BBBBBB", 1.0, [(bar.start, bar.wait_s, lane, bar.model) for bar, lane in zip(shown, lanes)])]
-    for index, model in enumerate(sorted({bar.model for bar in shown})):
+    parts = [("waiting", "#BBBBBB", [(bar.start, bar.wait_s, lane, bar.model) for bar, lane in zip(shown, lanes)])]
+    there = dict.fromkeys(sorted({bar.model for bar in shown}))
+    for index, model in enumerate(_in_order(there, [_escape(name) for name in order])):
         own = [(bar, lane) for bar, lane in zip(shown, lanes) if bar.model == model]
         first = [(bar.start + bar.wait_s, bar.first_s, lane, model) for bar, lane in own]
         answer = [(bar.start + bar.wait_s + bar.first_s, bar.answer_s, lane, model) for bar, lane in own]
-        parts += [(f"{model}: first token", _colour(index), 0.45, first), (f"{model}: answer", _colour(index), 1.0, answer)]
-    for name, colour, opacity, pieces in parts:
+        parts += [(f"{model}: first token", _pale(_colour(index), 0.4), first), (f"{model}: answer", _colour(index), answer)]
+    for name, colour, pieces in parts:
         drawn = [piece for piece in pieces if piece[1] > 0]
         if drawn:
             figure.add_trace(
@@ -398,7 +432,7 @@ def timeline(frame: Frame) -> go.Figure:
                     y=[lane for *_, lane, _ in drawn],
                     name=name,
                     orientation="h",
-                    marker={"color": colour, "opacity": opacity},
+                    marker={"color": colour, "line": {"width": 0}},
                     customdata=[[model, seconds] for _, seconds, _, model in drawn],
                     hovertemplate="%{customdata[0]}: %{customdata[1]:.3g} s",
                 )
@@ -491,6 +525,11 @@ def _samples(frame: Frame, metric: str, by: str) -> dict[str, list[float]]:
     return dict(sorted(samples.items()))
 
 
+def _in_order(named: Mapping[str, T], order: Sequence[str]) -> dict[str, T]:
+    names = [name for name in order if name in named]
+    return {name: named[name] for name in dict.fromkeys([*names, *named])}
+
+
 def _live_rows(frame: Frame, *wanted: str) -> Iterable[tuple[Any, ...]]:
     rows = zip(*(_column(frame, name) for name in wanted))
     names = set(map(str, frame.columns))
@@ -517,8 +556,25 @@ def _colour(index: int) -> str:
     return OKABE_ITO[index % len(OKABE_ITO)]
 
 
+def _pale(colour: str, opacity: float) -> str:
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
+def _height(rows: int) -> int:
+    """Pixels for a chart with a row for each of so many things: near each other, they are easier to compare."""
+    return 150 + 40 * max(rows, 2)
+
+
 def _dash(index: int) -> str:
-    return DASHES[index // len(OKABE_ITO) % len(DASHES)]
+    return DASHES[(index + index // len(OKABE_ITO)) % len(DASHES)]
+
+
+def _log_axis(title: str, values: Iterable[float]) -> dict[str, Any]:  # properties of Plotly's
+    """A logarithmic axis with whole numbers at its ticks, as many as have room: every digit within a power of ten, 1 2 5 within two."""
+    known = [value for value in values if value > 0]
+    span = max(known) / min(known) if known else 1.0
+    return {"title": title, "type": "log", "tickformat": "~g", "dtick": "D1" if span < 10 else "D2" if span < 1000 else 1}
 
 
 def _title(metric: str) -> str:

@@ -50,6 +50,7 @@ from .types import (
 from .wire.limiter import Limiter
 from .wire.retry import Retry
 from .wire.steps import Steps
+from .wire.waits import Waits
 
 __all__ = ["AsyncClient", "Client", "Options", "Prompt", "read_messages"]
 
@@ -488,6 +489,11 @@ class Client(Bound):
         return self._tools.cache
 
     @property
+    def waits(self) -> Waits:
+        """Which calls wait right now: for a rate limit, or for their next attempt."""
+        return self._tools.policy.waits
+
+    @property
     def journal(self) -> Journal | None:
         """The journal that calls are written to, or ``None``."""
         return self._tools.journal or None
@@ -924,6 +930,11 @@ class AsyncClient(Bound):
     def cache(self) -> ResponseCache | None:
         """The cache of answers, or ``None``."""
         return self._tools.cache
+
+    @property
+    def waits(self) -> Waits:
+        """Which calls wait right now: for a rate limit, or for their next attempt."""
+        return self._tools.policy.waits
 
     @property
     def journal(self) -> Journal | None:

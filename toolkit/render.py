@@ -40,12 +40,15 @@ STYLE = (  # !important where a notebook's own style sheet says otherwise
     ".tk table{border-collapse:collapse;margin:.4em 0}"
     ".tk th,.tk td{text-align:left!important;vertical-align:top!important;padding:.25em .8em;border-bottom:1px solid #8884;"
     "white-space:pre-wrap!important;overflow-wrap:break-word;max-width:34em}"
-    ".tk th{font-weight:600}.tk td.n{text-align:right!important;font-variant-numeric:tabular-nums}"
+    ".tk th{font-weight:600}.tk td.n,.tk td.bar{white-space:nowrap!important}"
+    ".tk .n{text-align:right!important;font-variant-numeric:tabular-nums}"
     ".tk progress{width:6em;height:.8em;vertical-align:middle;accent-color:#0072B2}"
     ".tk .voice{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}"
     ".tk .muted{opacity:.7}.tk .answer{white-space:pre-wrap;border-left:3px solid #0072B2;padding-left:.8em;margin:.4em 0}</style>"
 )
 CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
+FIGURE = re.compile(r"[–−$-]?[\d.,]+(e[+-]\d+)?( (s|ms|µs|%|/s|[kMGT]?B))?|–")
+NUMBER = '<td class="n">'
 DASH = "–"
 SHOWN_ROWS = 20
 SHOWN_CHARACTERS = 400
@@ -144,7 +147,7 @@ def picture_address(mime: str, data: bytes) -> str:
 
 
 class Markup(str):
-    """HTML that is safe already: a table's cell takes it as it stands."""
+    """HTML that is safe already, such as a bar: a table's cell takes it as it stands, on one line."""
 
     __slots__ = ()
 
@@ -160,18 +163,20 @@ def html_voice(text: str) -> str:
 
 
 def html_table(head: Sequence[object], rows: Iterable[Sequence[object]], *, caption: str = "") -> str:
-    """A table; numbers stand right. Everything is escaped here."""
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(html_cell(cell) for cell in row) + "</tr>" for row in rows)
+    """A table; numbers stand right, and so do the heads of columns of them. Everything is escaped here."""
+    cells = [[html_cell(cell) for cell in row] for row in rows]
+    right = {place for place, column in enumerate(zip(*cells)) if all(cell.startswith(NUMBER) for cell in column)}
+    top = "".join(f'<th class="n">{escape(name)}</th>' if place in right else f"<th>{escape(name)}</th>" for place, name in enumerate(head))
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
     named = f"<caption>{escape(caption)}</caption>" if caption else ""
     return f"<table>{named}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def html_cell(cell: object) -> str:
     if isinstance(cell, Markup):
-        return f'<td class="n">{cell}</td>'
-    number = isinstance(cell, int | float) or (isinstance(cell, str) and re.fullmatch(r"[–$]?[\d.,]+( (s|ms|%|/s))?|–", cell))
-    return f'<td class="n">{escape(cell)}</td>' if number else f"<td>{escape(cell)}</td>"
+        return f'<td class="bar">{cell}</td>'
+    number = isinstance(cell, int | float) or (isinstance(cell, str) and FIGURE.fullmatch(cell))
+    return f"{NUMBER}{escape(cell)}</td>" if number else f"<td>{escape(cell)}</td>"
 
 
 def seconds(value: float | None) -> str:

@@ -397,14 +397,14 @@ class Comparison(Measured):
     # --- plots -------------------------------------------------------------------------------------------------------
 
     def plot_latency(self) -> go.Figure:
-        """Return a Plotly figure: the share of live calls answered within a time, a line a model.
+        """Return a Plotly figure: the share of live calls answered within a time, a line a model in its 95 % confidence band.
 
         Raises
         ------
         ConfigError
             If plotly is not installed.
         """
-        return charts.latency_ecdf(self.frame, by="label")
+        return charts.latency_ecdf(self.frame, by="label", order=self.models)
 
     def plot_scores(self, metric: str | None = None, *, confidence: float = 0.95) -> go.Figure:
         """Return a Plotly figure: by how much each two models differ, with the interval; one that misses 0 is a difference.
@@ -452,7 +452,7 @@ class Comparison(Measured):
         ConfigError
             If plotly is not installed.
         """
-        return charts.timeline(self.frame.assign(model=self.frame["label"]))
+        return charts.timeline(self.frame.assign(model=self.frame["label"]), order=self.models)
 
     def plot_wins(self, *, raters: Raters | str | None = None) -> go.Figure:
         """Return a Plotly figure: how often the model of a row won against that of a column; ties are half a win.

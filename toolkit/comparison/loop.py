@@ -145,7 +145,7 @@ def run(client: Client, state: Run, *, concurrency: int, cache: CacheMode, strea
 
     Scorers run in the calling thread, where they hold up no call, and where an interrupt reaches them.
     """
-    at_a_time = min(concurrency, len(state.plan))
+    at_a_time, state.waits = min(concurrency, len(state.plan)), client.waits
     twin = client.on_loop()
     if twin is None:
         return run_in_threads(client, state, concurrency=at_a_time, cache=cache, stream=stream, watch=watch)
@@ -177,6 +177,7 @@ def run(client: Client, state: Run, *, concurrency: int, cache: CacheMode, strea
 
 async def arun(client: AsyncClient, state: Run, *, concurrency: int, cache: CacheMode, stream: bool, watch: Watcher) -> Run:
     """Ask every cell on the running event loop; a cancellation (the kernel's interrupt) stops the calls and goes on to the caller."""
+    state.waits = client.waits
     asking = asyncio.create_task(
         ask_run(client, state, concurrency=min(concurrency, len(state.plan)), cache=cache, stream=stream), name="toolkit-compare"
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from ..charts import OKABE_ITO, SYMBOLS, _colour, _escape, _figure, _or_empty, _plotly, _title
+from ..charts import OKABE_ITO, SYMBOLS, _colour, _escape, _figure, _height, _or_empty, _plotly, _title
 from ..render import usd
 from ..stats import mean_interval
 
@@ -23,10 +23,15 @@ def score_differences(verdicts: pd.DataFrame, *, confidence: float) -> go.Figure
     go = _plotly()
     metric = str(verdicts["metric"].iloc[0])
     rows: list[dict[Any, Any]] = [row for row in verdicts.to_dict("records") if not math.isnan(row["effect"])]  # by column
-    names = [f"{_escape(row['a'])} − {_escape(row['b'])} (n={row['n']})" for row in rows]
+    names = [f"{_escape(row['a'])}<br>− {_escape(row['b'])} (n={row['n']})" for row in rows]
     figure = _figure(
-        xaxis={"title": f"difference in {_title(metric)}, with {confidence:.0%} interval", "zeroline": True, "zerolinecolor": "#666666"},
+        xaxis={
+            "title": f"difference in {_title(metric)}, with {confidence:.0%} interval<br>right of 0 the first is higher",
+            "zeroline": True,
+            "zerolinecolor": "#666666",
+        },
         yaxis={"type": "category", "categoryorder": "array", "categoryarray": names[::-1]},
+        height=_height(len(names)),
         hovermode="closest",
     )
     for index, (decided, word) in enumerate([(True, "decided"), (False, "not decided")]):
@@ -73,7 +78,12 @@ def cost_against_quality(frame: pd.DataFrame, labels: Sequence[str], quality: st
     go = _plotly()
     found = [standing(frame[frame["label"] == label], label, quality) for label in labels]
     known = [one for one in found if not math.isnan(one.per_1k_usd + one.quality)]
-    figure = _figure(xaxis={"title": "US dollars per 1,000 calls"}, yaxis={"title": f"mean {_title(quality)}"}, hovermode="closest")
+    dearest = max((one.per_1k_usd for one in known), default=0.0) or 1.0
+    figure = _figure(
+        xaxis={"title": "US dollars per 1,000 calls", "range": [-0.04 * dearest, 1.08 * dearest]},
+        yaxis={"title": f"mean {_title(quality)}"},
+        hovermode="closest",
+    )
     front = pareto_front(known)
     if len(front) > 1:
         line = {"color": OKABE_ITO[7], "dash": "dot", "shape": "hv"}
@@ -125,8 +135,9 @@ def win_heatmap(labels: Sequence[str], shares: Sequence[Sequence[float]], met: S
     told = [[None if math.isnan(share) else share for share in row] for row in shares]
     figure = _figure(
         xaxis={"title": "against", "tickvals": places, "ticktext": names, "showgrid": False},
-        yaxis={"tickvals": places, "ticktext": names, "autorange": "reversed", "showgrid": False},
+        yaxis={"title": "how often this model won", "tickvals": places, "ticktext": names, "autorange": "reversed", "showgrid": False},
         hovermode="closest",
+        height=200 + 60 * len(labels),
         showlegend=False,
     )
     if any(share is not None for row in told for share in row):

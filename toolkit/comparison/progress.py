@@ -7,13 +7,14 @@ import contextlib
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from .. import settings
 from ..monitor.events import CallRecord
 from ..render import DASH, escape, html_bar, html_page, html_table, html_voice, plain, seconds, usd
+from ..wire.waits import Wait
 from .run import Run, Watcher
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Tally:
     failed: int = 0
     cost_usd: float = 0.0
     waited_s: float = 0.0
+    waiting: str = ""
+    """Of its calls under way, those that wait now: how many, how long, for what."""
     latencies_s: list[float] = field(default_factory=list)
     first_tokens_s: list[float] = field(default_factory=list)
     speeds: list[float] = field(default_factory=list)
@@ -68,7 +71,7 @@ class Tally:
             seconds(middle(self.first_tokens_s)),
             DASH if speed is None else f"{speed:,.1f}",
             usd(self.cost_usd),
-            seconds(self.waited_s or None),
+            f"{seconds(self.waited_s or None)} · {self.waiting}" if self.waiting else seconds(self.waited_s or None),
             seconds(left_s),
         )
 
@@ -89,7 +92,7 @@ def middle(values: list[float]) -> float | None:
     return statistics.median(values[-RECENT:]) if values else None
 
 
-HEAD = ("model", "progress", "ok", "cached", "failed", "p50", "p95", "first token", "tokens/s", "cost", "waited for limits", "left")
+HEAD = ("model", "progress", "ok", "cached", "failed", "p50", "p95", "first token", "tokens/s", "cost", "waited", "left")
 
 
 class Tallies:
@@ -106,7 +109,19 @@ class Tallies:
         self._seen += len(fresh)
         for row in fresh:
             count(row, self.by_label[row.label])
+        waits = waits_now(self.run)
+        for label, tally in self.by_label.items():
+            tally.waiting = waiting_words([wait for wait in waits if wait.label == label], self.run.waits.timer())
         return list(self.by_label.values())
+
+
+def waits_now(run: Run) -> list[Wait]:
+    return [] if run.finished or run.stopped else run.waits.of_run(run.run_id)
+
+
+def waiting_words(waits: Sequence[Wait], now: float) -> str:
+    """How many calls wait, how long the longest of them does, and for what."""
+    return f"{len(waits):,} waiting {seconds(now - waits[0].since)}: {waits[0].reason}" if waits else ""
 
 
 def count(row: CallRecord, tally: Tally) -> None:
@@ -223,6 +238,8 @@ class TerminalBar:
         filled = round(self.WIDTH * len(self.run.done) / len(self.run.plan))
         failed, cached = sum(row.failed for row in rows), sum(row.cached for row in rows)
         notes = f"{f', {cached} cached' if cached else ''}{f', {failed} failed' if failed else ''}"
+        waiting = waiting_words(waits_now(self.run), self.run.waits.timer())
+        notes += f", {waiting}" if waiting else ""
         self.out.write(f"\r\x1b[2K{'█' * filled}{'░' * (self.WIDTH - filled)} {plain(status(self.run))}{notes}")
         self.out.flush()
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ..monitor.events import CallRecord
 from ..monitor.outcomes import Outcome
 from ..types import Completion, Image, ImageResult
+from ..wire.waits import Waits
 from .grid import Cell, Plan
 from .scorers import Scorer, score
 
@@ -77,6 +78,8 @@ class Run:
     over: bool = False
     """Whether nobody asks for it any more, but for calls that an interrupt did not wait for."""
     fatal: BaseException | None = None
+    waits: Waits = field(default_factory=Waits)
+    """Of the client that asks: which calls wait now, and for what."""
     started: float = field(default_factory=time.perf_counter)
     _order: Iterator[int] = field(init=False)
     _ordering: threading.Lock = field(default_factory=threading.Lock)

@@ -5,24 +5,44 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from .. import stats
 from ..errors import ConfigError
-from ..render import seconds, usd
+from ..render import DASH, escape, html_page, html_table, seconds, usd
 from .stopping import of_live_calls
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["verdict"]
+__all__ = ["Verdict", "verdict"]
 
 COLUMNS = ["a", "b", "metric", "effect", "low", "high", "p", "p_adjusted", "n", "decided", "n_needed", "sentence"]
 Kind = Literal["auto", "mean", "mcnemar", "wilcoxon", "sequential"]
 Correction = Literal["holm", "bh", "bonferroni"]
+
+
+class Verdict(pd.DataFrame):
+    """A row a pair: a data frame that says its sentences before its numbers."""
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        sentences = [f"<div>{escape(line)}</div>" for line in self["sentence"]]
+        table = self.drop(columns="sentence")
+        rows = [[shown_cell(cell) for cell in row] for row in table.itertuples(index=False, name=None)]
+        return html_page(*sentences, html_table(list(table.columns), rows))
+
+
+def shown_cell(cell: Any) -> object:  # of a frame
+    if pd.isna(cell):
+        return DASH
+    return f"{cell:.3g}" if isinstance(cell, float) else cell if isinstance(cell, int) and not isinstance(cell, bool) else str(cell)
 
 
 def verdict(
@@ -35,7 +55,7 @@ def verdict(
     alpha: float,
     kind: Kind,
     order: Sequence[str],
-) -> pd.DataFrame:
+) -> Verdict:
     """See ``Comparison.verdict``; ``known`` are the metrics there are, ``order`` that in which a sequential test takes the prompts."""
     if metric not in known:
         raise ConfigError(f"unknown metric {metric!r}; this comparison has {', '.join(known)}")
@@ -54,7 +74,7 @@ def verdict(
         p = math.nan if math.isnan(test.p) else float(next(adjusted))
         words = sentence(a, b, metric, test, decided=p < alpha, needed=needed, left_out=left_out, confidence=1 - alpha)
         rows.append([a, b, metric, test.effect, test.low, test.high, test.p, p, test.n, p < alpha, needed, words])
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"n_needed": "Int64"})
+    return Verdict(pd.DataFrame(rows, columns=COLUMNS).astype({"n_needed": "Int64"}))
 
 
 def prompt_means(frame: pd.DataFrame, metric: str, order: Sequence[str]) -> pd.DataFrame:

@@ -5,7 +5,16 @@ small to tell is NaN, with the reason in ``note``.
 """
 
 from .agreement import cohen_kappa, fleiss_kappa, krippendorff_alpha
-from .intervals import Interval, mean_interval, percentile, percentile_interval, percentile_min_n, percentile_ranks, wilson_interval
+from .intervals import (
+    Interval,
+    ecdf_margin,
+    mean_interval,
+    percentile,
+    percentile_interval,
+    percentile_min_n,
+    percentile_ranks,
+    wilson_interval,
+)
 from .paired import PairedTest, adjust, hodges_lehmann, paired_test
 from .ranking import Abilities, bradley_terry
 from .sampling import backfill_omitted, needed_n, pass_at_k
@@ -19,6 +28,7 @@ __all__ = [
     "backfill_omitted",
     "bradley_terry",
     "cohen_kappa",
+    "ecdf_margin",
     "fleiss_kappa",
     "hodges_lehmann",
     "krippendorff_alpha",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import traitlets
 
 from ..render import escape, html_page, picture_address
-from .view import View
+from .view import MEND, View
 
 __all__ = ["Ballot", "BallotWidget", "Paper"]
 
@@ -129,7 +129,7 @@ function render({ model, el }) {
   draw();
   return () => model.off("change", draw);
 }
-export default { render };
+export default { initialize, render };
 """
 
 CSS = """
@@ -157,7 +157,7 @@ class BallotWidget(View):
         What is said after the last vote.
     """
 
-    _esm = ESM
+    _esm = MEND + ESM
     _css = CSS
     buttons: Any = traitlets.List().tag(sync=True)
     said = traitlets.Unicode().tag(sync=True)

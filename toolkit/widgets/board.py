@@ -9,6 +9,7 @@ import ipywidgets
 from IPython import display
 
 from ..render import escape, html_page
+from .view import Mender
 
 __all__ = ["Board"]
 
@@ -40,11 +41,13 @@ class Board:
         on_keep: Callable[[], None],
         on_close: Callable[[], None],
     ) -> None:
-        wide = ipywidgets.Layout(width="100%")
+        whole = {"description_width": "initial"}
         self.models = [ipywidgets.Checkbox(value=True, description=label, description_allow_html=False, indent=False) for label in labels]
-        self.prompt = ipywidgets.Textarea(value=prompt, placeholder="Type a prompt", rows=4, layout=wide)
-        self.temperature = ipywidgets.FloatSlider(value=TEMPERATURE, min=0.0, max=2.0, step=0.1, description="temperature")
-        self.max_tokens = ipywidgets.IntSlider(value=MAX_TOKENS, min=1, max=LONGEST, description="length", tooltip="Tokens at most")
+        self.prompt = ipywidgets.Textarea(value=prompt, placeholder="Type a prompt", rows=4, layout=ipywidgets.Layout(width="auto"))
+        self.temperature = ipywidgets.FloatSlider(value=TEMPERATURE, min=0.0, max=2.0, step=0.1, description="temperature", style=whole)
+        self.max_tokens = ipywidgets.IntSlider(
+            value=MAX_TOKENS, min=1, max=LONGEST, description="tokens at most", tooltip="The length of an answer", style=whole
+        )
         self.ask = button("Ask", "Ask the chosen models", on_ask)
         self.stop = button("Stop", "Stop the answers; what has come stays", on_stop)
         self.keep = button("Keep", "Keep these answers for a comparison", on_keep)
@@ -59,6 +62,7 @@ class Board:
             self.note,
             self.panes,
         ])  # fmt: skip
+        self.mender = Mender()
         self.on_close = on_close
         self.places: list[Any] = []  # IPython's display handles
         self.closed = False
@@ -97,6 +101,7 @@ class Board:
         for place in self.places:
             place.update({"text/html": html_page("<div class='muted'>This playground is closed.</div>"), "text/plain": ""}, raw=True)
         self.widget.close()
+        self.mender.close()
 
 
 def button(name: str, tooltip: str, pressed: Callable[[], None]) -> Any:  # ipywidgets has no types

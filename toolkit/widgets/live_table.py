@@ -7,7 +7,7 @@ from typing import Any
 
 import traitlets
 
-from .view import View
+from .view import MEND, View
 
 __all__ = ["LiveTable"]
 
@@ -33,7 +33,7 @@ function render({ model, el }) {
   draw();
   return () => model.off("change", draw);
 }
-export default { render };
+export default { initialize, render };
 """
 
 CSS = """
@@ -57,7 +57,7 @@ class LiveTable(View):
         What its ``repr`` says.
     """
 
-    _esm = ESM
+    _esm = MEND + ESM
     _css = CSS
     table = traitlets.Unicode().tag(sync=True)
     said = traitlets.Unicode().tag(sync=True)

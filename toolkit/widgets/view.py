@@ -7,7 +7,30 @@ from typing import Any
 import anywidget
 from IPython import display
 
-__all__ = ["View"]
+__all__ = ["MEND", "Mender", "View"]
+
+MEND = """
+// After a reload JupyterLab looks for a model during two seconds, and where the page was busy as they ended it does not look once more
+// (get_model of @jupyter-widgets/base-manager 1.0): the output says "model not found" though the model is there. Set again, it is drawn.
+const LOST = "Error displaying widget: model not found";
+const VIEW = "application/vnd.jupyter.widget-view+json";
+const mend = async (manager) => {
+  if (![...document.querySelectorAll(".jp-OutputArea-output")].some((node) => node.textContent === LOST)) return;
+  for (const { outputs } of manager.context?.model?.cells ?? []) {
+    for (let place = 0; place < (outputs?.length ?? 0); place++) {
+      const output = outputs.get(place).toJSON();
+      const id = output.data?.[VIEW]?.model_id;
+      if (!id || !manager.has_model(id)) continue;
+      const { views } = await manager.get_model(id);
+      if (!Object.keys(views ?? {}).length) outputs.set(place, output);
+    }
+  }
+};
+function initialize({ model }) {
+  for (const wait of [200, 1000, 3000]) setTimeout(() => mend(model.widget_manager), wait);
+}
+"""
+"""Goes before the script of every view: a front end other than JupyterLab has no such outputs, and nothing happens."""
 
 
 class View(anywidget.AnyWidget):
@@ -41,3 +64,9 @@ class View(anywidget.AnyWidget):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"  # anywidget's holds an address in memory
+
+
+class Mender(View):
+    """Shows nothing; while it is open, widgets that are no views of ours come back after a reload too."""
+
+    _esm = f"{MEND}export default {{ initialize, render() {{}} }};"
