@@ -118,10 +118,6 @@ def one_parquet(place: Place, *, rows: int) -> Iterator[Run]:
 BATCHED, PLAIN = "journal, a batch of 500", "sqlite3 executemany, no index"
 HOT, ARCHIVED, PARQUET = "journal, all in the database", "journal, archived", "pl.read_parquet, one file"
 
-NOTES = {
-    "reading an archived journal": "the archive has a file for each day and table, and the journal's list of them is read first.",
-}
-
 
 def tables(rows: int = 1_000_000) -> tuple[Table, ...]:
     return (
