@@ -12,7 +12,10 @@ from . import report
 from .measure import Effort, Place, environment, measured
 from .server import running
 
-QUESTIONS = ("imports", "one_call", "streamed_token", "cache_hit", "true_times", "recording", "journal", "grid", "growth")
+QUESTIONS = (
+    "imports", "one_call", "streamed_token", "true_times", "width", "cache_hit", "cache_growth", "recording", "percentiles", "journal",
+    "journal_growth", "pages", "grid", "growth",
+)  # fmt: skip
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 

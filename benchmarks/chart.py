@@ -19,7 +19,9 @@ PLOT_HEIGHT = 260
 MUCH = 25
 """From this ratio between the largest and the smallest on, the axis is logarithmic."""
 
-OURS = ("toolkit", "tk.", "journal")
+FAR = 3
+"""A goal that lies further out than so many times the longest bar is not drawn."""
+
 STYLE = """
 svg{font-family:system-ui,sans-serif;font-size:13px}
 .paper{fill:#fff;stroke:#d8dee4}.text{fill:#1f2328}.soft{fill:#59636e}.title{font-size:15px;font-weight:600}
@@ -35,8 +37,8 @@ svg{font-family:system-ui,sans-serif;font-size:13px}
 """
 
 
-def is_ours(name: str) -> bool:
-    return any(word in name for word in OURS)
+def is_ours(result: Result, name: str) -> bool:
+    return "toolkit" in name or any(goal.ours == name for goal in result.table.goals)
 
 
 def file_name(table: Table) -> str:
@@ -128,10 +130,15 @@ def bar_chart(result: Result) -> str:
     column = table.column(table.drawn[0])
     bars = {name: result.spread(name, column.quantity) for name in result.readings if result.has(name, column.quantity)}
     scaled = {name: Spread(s.low * column.scale, s.middle * column.scale, s.high * column.scale) for name, s in bars.items()}
-    axis = axis_of([spread.middle for spread in scaled.values()] + [spread.high for spread in scaled.values()], LABELS, WIDTH - RIGHT)
+    ends = [value for spread in scaled.values() for value in (spread.middle, spread.high)]
+    goals = [limit for name in bars for limit in limits(result, column, name) if limit <= FAR * max(ends)]
+    axis = axis_of([*ends, *goals], LABELS, WIDTH - RIGHT)
     bottom = TOP + ROW * len(scaled)
     logarithmic = ", logarithmic" if axis.logarithmic else ""
-    parts = [text(16, 26, table.title, "text title"), text(16, 46, f"{column.head}{logarithmic}; less is better", "soft")]
+    parts = [
+        text(16, 26, table.title, "text title"),
+        text(16, 46, f"{column.head}{logarithmic}; less is better{', the mark is the goal' if goals else ''}", "soft"),
+    ]
     parts += grid_lines(axis, TOP, bottom)
     for place, (name, spread) in enumerate(scaled.items()):
         parts += bar(result, column, name, spread, axis, TOP + ROW * place)
@@ -155,7 +162,7 @@ def bar(result: Result, column: Column, name: str, spread: Spread, axis: Axis, y
     """A contestant's row: name, bar, spread, what it is to reach, and the figure."""
     middle, x = y + ROW / 2, axis.at(spread.middle)
     yield text(LABELS - 10, middle + 4, name, "text", "end")
-    yield f'<rect class="{"ours" if is_ours(name) else "theirs"}" x="{LABELS}" y="{y + 6:.1f}" width="{max(1.0, x - LABELS):.1f}" height="{ROW - 12}" rx="2"/>'
+    yield f'<rect class="{"ours" if is_ours(result, name) else "theirs"}" x="{LABELS}" y="{y + 6:.1f}" width="{max(1.0, x - LABELS):.1f}" height="{ROW - 12}" rx="2"/>'
     yield line(axis.at(spread.low), middle, axis.at(spread.high), middle, "spread")
     marks = [axis.at(limit) for limit in limits(result, column, name) if limit <= axis.high]
     yield from (line(mark, y + 3, mark, y + ROW - 3, "goal") for mark in marks)

@@ -98,6 +98,7 @@ class Table:
     unit: Literal["µs", "ms", "s"] = "µs"
     about: str = ""
     fixed: bool = False  # one run a round, however short
+    cold: bool = False  # nor a warm-up before
     rounds: int | None = None  # where not as many as elsewhere
     columns: tuple[Column, ...] = ()  # besides CPU and wall time
     timed: bool = True  # whether CPU and wall time of an operation say something
@@ -330,7 +331,8 @@ def measured(table: Table, place: Place, effort: Effort, *, within: type[Here] |
         for name, desk in desks.items():
             with taking_part(result, name):
                 desk.wait()
-                desk.warm_up(None if table.fixed else effort.round_s)
+                if not table.cold:
+                    desk.warm_up(None if table.fixed else effort.round_s)
         result.readings = {name: [] for name in desks if name not in result.absent}
         for _ in range(table.rounds or effort.rounds):
             for name, readings in result.readings.items():
