@@ -171,7 +171,11 @@ def bar(result: Result, column: Column, name: str, spread: Spread, axis: Axis, y
 
 def ratio(result: Result, column: Column, name: str) -> str:
     reference = result.table.reference
-    if name == reference or not result.has(reference, column.quantity):
+    if (
+        name == reference
+        or not result.has(reference, column.quantity)
+        or not all(r.value(column.quantity) for r in result.readings[reference])
+    ):
         return ""
     return f" ({number(result.compared(name, reference, column.quantity).middle)} ×)"
 
