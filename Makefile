@@ -35,8 +35,8 @@ notebooks: $(VENV)/.test
 docs: $(VENV)/.test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-bench: $(VENV)/.test
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.bench
+	$(VENV)/bench/bin/python -m benchmarks $(QUESTIONS)
 
 soak: $(VENV)/.test
 	$(BIN)/python -m benchmarks.soak
@@ -73,6 +73,12 @@ $(VENV)/.demo: $(BIN)/uv pyproject.toml requirements.lock
 $(VENV)/.agent: $(BIN)/uv
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/agent
 	$(BIN)/uv pip install --quiet --python $(VENV)/agent/bin/python ddapm-test-agent==1.69.1
+	@touch $@
+
+# Peers that the toolkit is measured beside want other versions than its tests do.
+$(VENV)/.bench: $(BIN)/uv pyproject.toml benchmarks/peers.txt
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/bench
+	$(BIN)/uv pip install --quiet --python $(VENV)/bench/bin/python --editable '.[dashboard,fast]' --requirement benchmarks/peers.txt
 	@touch $@
 
 $(VENV)/.test: $(BIN)/uv pyproject.toml requirements.lock

@@ -12,7 +12,10 @@ from . import report
 from .measure import Effort, Place, environment, measured
 from .server import running
 
-QUESTIONS = ("imports", "one_call", "streamed_token", "cache_hit", "recording", "journal", "grid", "growth")
+QUESTIONS = (
+    "imports", "one_call", "streamed_token", "true_times", "width", "cache_hit", "cache_growth", "recording", "percentiles", "journal",
+    "journal_growth", "pages", "grid", "growth",
+)  # fmt: skip
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
@@ -48,14 +51,12 @@ def main() -> None:
         for name in chosen.names or QUESTIONS:
             question = import_module(f"{__package__}.{name}")
             for table in question.tables():
-                result = measured(table, Place(url, folder), effort)
-                results.append((result, question.NOTES))
-                print(report.section(result, question.NOTES), end="\n\n", flush=True)
+                results.append(measured(table, Place(url, folder), effort))
+                print(report.section(results[-1]), end="\n\n", flush=True)
     print(f"measured in {time.monotonic() - started:.0f} s")
     out = chosen.out or (None if chosen.names or chosen.quick else PAGE)
     if out is not None:
-        out.parent.mkdir(exist_ok=True)
-        out.write_text(report.page(results, effort, chosen.note))
+        report.write_page(out, results, effort, chosen.note)
         print(f"written to {out}")
 
 

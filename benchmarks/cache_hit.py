@@ -301,19 +301,6 @@ DSPY_MEMORY, DSPY_DISK, LITELLM = "dspy, from memory", "dspy, from disk", "litel
 LOCKED = "cachetools.TTLCache + Lock"
 CACHED, DISKCACHE, REDIS = "cachetools.cached(TTLCache, lock)", "diskcache", "redis-py"
 
-NOTES = {
-    "whole call from memory beside dspy": "about a third is the journal's row, built and written by its thread; of the rest the key (JSON and sha256) is the largest piece.",
-    "whole call from memory beside litellm": "about a third is the journal's row, built and written by its thread; of the rest the key (JSON and sha256) is the largest piece.",
-    "whole call from disk beside dspy": "SQLite's look-up is about a quarter; then the answer is read from JSON field by field, frozen and put into memory, and the journal's row comes on top.",
-    "Cache.get": "it counts hits and misses exactly, checks the entry's own time and protects mutable values, all in Python code.",
-    "LRUCache.get": "as Cache.get, and it moves the entry to the young end.",
-    "memoize hit": "the arguments are bound to the function's signature, so that f(1) and f(x=1) share an entry.",
-    "disk get": "both are one SELECT; what the toolkit adds is a checksum over the value and a look at its expiry.",
-    "Redis get": "the value's checksum is computed, and its envelope read.",
-    "Redis set": "a script on the server compares fencing numbers, so that an older answer does not replace a newer one.",
-    "disk set": "each write is a transaction of its own in SQLite's write-ahead log.",
-}
-
 
 def calls(name: str, client: Callable[[Place], Iterator[Caller]], *packages: str) -> Contestant:
     return Contestant(name, functools.partial(in_turn, client), packages)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import multiprocessing
 import os
 import statistics
@@ -16,7 +17,10 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Literal
 
-Quantity = Literal["cpu_s", "wall_s", "rss_bytes", "over_ideal"]
+from .profile import Profile, profiled
+
+MEMORY = "rss_bytes"
+SCALE = {"µs": 1e6, "ms": 1e3, "s": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +33,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one operation took in one round."""
+    """What one operation took in one round, and what else was seen, by name."""
 
     cpu_s: float
     wall_s: float
-    rss_bytes: float | None = None
-    over_ideal: float | None = None  # wall time over the best that any client could reach
+    more: Mapping[str, float] = field(default_factory=dict)
+
+    def value(self, quantity: str) -> float:
+        """Return a quantity; one that this contestant does not have is NaN."""
+        return self.cpu_s if quantity == "cpu_s" else self.wall_s if quantity == "wall_s" else self.more.get(quantity, math.nan)
 
 
 Run = Callable[[int], Reading | None]
@@ -50,17 +57,34 @@ class Contestant:
     setup: Setup
     packages: tuple[str, ...] = ()  # distributions whose versions the page names
     per: int = 1  # operations in one run of what ``setup`` yields
+    series: str = ""  # the curve it is a point of, where a table has an axis
+    at: float = 0.0  # where on the axis
+    explain: Callable[[Place, bool], Profile | None] | None = None  # of time or of memory, where a profile of its process says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A quantity as tables and charts show it."""
+
+    quantity: str
+    name: str
+    unit: str
+    scale: float = 1.0
+
+    @property
+    def head(self) -> str:
+        return f"{self.name} {self.unit}"
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a contestant is to reach beside another; ``figure`` names it, also in the ``NOTES`` of its question."""
+    """What a contestant is to reach: beside another, or by itself where ``than`` is ``None``."""
 
     figure: str
     ours: str
-    than: str
+    than: str | None
     at_most: float
-    of: Quantity = "cpu_s"
+    of: str = "cpu_s"
     difference: bool = False  # ours minus theirs rather than ours over theirs
 
 
@@ -71,10 +95,25 @@ class Table:
     contestants: tuple[Contestant, ...]
     goals: tuple[Goal, ...]
     operation: str = "call"
-    unit: Literal["µs", "ms"] = "µs"
+    unit: Literal["µs", "ms", "s"] = "µs"
     about: str = ""
     fixed: bool = False  # one run a round, however short
+    cold: bool = False  # nor a warm-up before
     rounds: int | None = None  # where not as many as elsewhere
+    columns: tuple[Column, ...] = ()  # besides CPU and wall time
+    timed: bool = True  # whether CPU and wall time of an operation say something
+    axis: str = ""  # what grows from contestant to contestant, where the chart is of curves
+    drawn: tuple[str, ...] = ("cpu_s",)  # the quantities in the chart
+
+    @property
+    def all_columns(self) -> tuple[Column, ...]:
+        scale = SCALE[self.unit]
+        cpu = Column("cpu_s", "CPU", f"{self.unit} a {self.operation}", scale)
+        wall = Column("wall_s", "wall", f"{self.unit} a {self.operation}", scale)
+        return (*((cpu, wall) if self.timed else ()), *self.columns)
+
+    def column(self, quantity: str) -> Column:
+        return next(column for column in self.all_columns if column.quantity == quantity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,22 +140,31 @@ class Result:
     table: Table
     readings: dict[str, list[Reading]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    """Of our contestants that missed a goal."""
 
-    def spread(self, name: str, quantity: Quantity) -> Spread:
-        return Spread.of(getattr(reading, quantity) for reading in self.readings[name])
+    def spread(self, name: str, quantity: str) -> Spread:
+        return Spread.of(reading.value(quantity) for reading in self.readings[name])
 
-    def compared(self, name: str, than: str, quantity: Quantity, *, difference: bool = False) -> Spread:
+    def has(self, name: str, quantity: str) -> bool:
+        return name in self.readings and not math.isnan(self.readings[name][0].value(quantity))
+
+    def compared(self, name: str, than: str, quantity: str, *, difference: bool = False) -> Spread:
         """Compare two contestants round by round: what disturbs the machine for a while disturbs both."""
-        pairs = [(getattr(a, quantity), getattr(b, quantity)) for a, b in zip(self.readings[name], self.readings[than])]
+        pairs = [(a.value(quantity), b.value(quantity)) for a, b in zip(self.readings[name], self.readings[than])]
         return Spread.of(a - b if difference else a / b for a, b in pairs)
 
     def reached(self, goal: Goal) -> Spread | None:
         """Return the figure of a goal, or ``None`` where one of the two did not take part."""
-        if goal.of == "over_ideal":
-            return self.spread(goal.ours, "over_ideal") if goal.ours in self.readings else None
-        if not {goal.ours, goal.than} <= self.readings.keys():
+        if not self.has(goal.ours, goal.of):
             return None
-        return self.compared(goal.ours, goal.than, goal.of, difference=goal.difference)
+        if goal.than is None:
+            return self.spread(goal.ours, goal.of)
+        return self.compared(goal.ours, goal.than, goal.of, difference=goal.difference) if self.has(goal.than, goal.of) else None
+
+    def missed(self) -> list[Goal]:
+        reached = [(goal, self.reached(goal)) for goal in self.table.goals]
+        return [goal for goal, spread in reached if spread is not None and spread.middle > goal.at_most]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +173,7 @@ class Effort:
 
     rounds: int = 9
     round_s: float = 0.2
+    explain: bool = True  # where a figure is missed, see where the time goes
 
 
 @contextlib.contextmanager
@@ -183,6 +232,9 @@ class Here:
     def read(self) -> Reading:
         return read(self.run, self.n, self.contestant.per)
 
+    def profile(self, memory: bool) -> Profile | None:
+        return profiled(self.run, self.n, memory=memory)
+
     def close(self) -> None:
         self.stack.close()
 
@@ -207,8 +259,8 @@ class Apart:
             If the contestant's library is not installed.
         """
         missing = self.receive()
-        if missing is not None:
-            raise ImportError(missing, name=str(missing))
+        if isinstance(missing, str):
+            raise ImportError(missing, name=missing)
 
     def warm_up(self, round_s: float | None) -> None:
         self.pipe.send(("warm_up", round_s))
@@ -220,9 +272,15 @@ class Apart:
         assert isinstance(got, Reading)
         return got
 
-    def receive(self) -> Reading | str | None:
+    def profile(self, memory: bool) -> Profile | None:
+        self.pipe.send(("profile", memory))
+        got = self.receive()
+        assert got is None or isinstance(got, Profile)
+        return got
+
+    def receive(self) -> Reading | Profile | str | None:
         try:
-            got: Reading | str | None = self.pipe.recv()
+            got: Reading | Profile | str | None = self.pipe.recv()
         except EOFError:
             raise BrokenError(f"{self.contestant.name} gave up; its error is above") from None
         return got
@@ -247,17 +305,23 @@ def work(pipe: Connection, contestant: Contestant, place: Place) -> None:
         return
     pipe.send(None)
     while (order := pipe.recv())[0] != "close":
-        if order[0] == "read":
-            pipe.send(here.read())
-            continue
-        here.warm_up(order[1])
-        gc.freeze()  # what a library keeps for ever must not be walked again in each round
-        pipe.send(None)
+        match order:
+            case "read", _:
+                pipe.send(here.read())
+            case "profile", memory:
+                pipe.send(here.profile(memory))
+            case _, round_s:
+                here.warm_up(round_s)
+                gc.freeze()  # what a library keeps for ever must not be walked again in each round
+                pipe.send(None)
     here.close()
 
 
 def measured(table: Table, place: Place, effort: Effort, *, within: type[Here] | type[Apart] = Apart) -> Result:
-    """Run a table's contestants in turn, round after round; a peer that is not installed, or fails, is left out."""
+    """Run a table's contestants in turn, round after round; a peer that is not installed, or fails, is left out.
+
+    Ours that miss a goal then show where their time goes.
+    """
     result = Result(table)
     desks: dict[str, Here | Apart] = {}
     try:
@@ -267,15 +331,29 @@ def measured(table: Table, place: Place, effort: Effort, *, within: type[Here] |
         for name, desk in desks.items():
             with taking_part(result, name):
                 desk.wait()
-                desk.warm_up(None if table.fixed else effort.round_s)
+                if not table.cold:
+                    desk.warm_up(None if table.fixed else effort.round_s)
         result.readings = {name: [] for name in desks if name not in result.absent}
         for _ in range(table.rounds or effort.rounds):
             for name, readings in result.readings.items():
                 readings.append(desks[name].read())
+        if effort.explain:
+            explain_misses(result, desks, place)
     finally:
         for desk in desks.values():
             desk.close()
     return result
+
+
+def explain_misses(result: Result, desks: Mapping[str, Here | Apart], place: Place) -> None:
+    explained = {contestant.name: contestant.explain for contestant in result.table.contestants}
+    for goal in result.missed():
+        if goal.ours not in result.profiles:
+            explain = explained[goal.ours]
+            memory = goal.of == MEMORY
+            found = explain(place, memory) if explain else desks[goal.ours].profile(memory)
+            if found is not None:
+                result.profiles[goal.ours] = found
 
 
 @contextlib.contextmanager

@@ -142,25 +142,6 @@ ASYNC = (
     (OPENAI, openai_async),
 )
 
-ADDED = (
-    "beyond the write and the reads of the exchange there are the request and the reply as httpx's objects, the steps of the call, its record, "
-    "and the journal's row, built and written by a thread whose time counts here too."
-)
-FAST_TOO = "the Rust transport runs a thread of its own beside ours, whose time counts, and each request crosses to it and back; " + ADDED
-THREADS = "threads that wait for the interpreter's lock cost CPU too, and the journal's thread is one more of them; " + ADDED
-NOTES = {
-    "one call": ADDED,
-    "one call, fast": FAST_TOO,
-    "one call beside openai": ADDED,
-    "one call beside litellm": ADDED,
-    "64 threads": THREADS,
-    "64 threads, fast": THREADS,
-    "64 threads beside openai": THREADS,
-    "64 threads beside litellm": THREADS,
-    "64 tasks": ADDED,
-    "64 tasks, fast": FAST_TOO,
-}
-
 
 def goals(what: str) -> tuple[Goal, ...]:
     return (

@@ -143,13 +143,6 @@ CALLER, ALL_IN = "journal, caller's thread", "journal, all in"
 OFF, ON = "exporters, all off", "three exporters, caller's thread"
 PROMETHEUS, SPAN = "prometheus_client labels + observe", "OpenTelemetry span, exported nowhere"
 
-NOTES = {
-    "recording on the caller's thread": "an append is a deque's and a flag's; the first after a pause wakes the journal's thread.",
-    "exporters that are off": "a call of a function and a look at an empty tuple.",
-    "three exporters on the caller's thread": "an object and three appends to queues; the first after a pause wakes three threads.",
-    "recording all in": "a row has some fifty columns: the prompt's hash, the row itself and SQLite's insert into a table with three indices and a unique key.",
-}
-
 
 def tables() -> tuple[Table, ...]:
     return (

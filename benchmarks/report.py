@@ -5,15 +5,15 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from .measure import Effort, Goal, Quantity, Result, Spread
+from .chart import alt_text, drawn, file_name, number
+from .measure import Column, Effort, Goal, Result, Spread
+from .profile import Profile
 
-SCALE = {"µs": 1e6, "ms": 1e3}
-MEGABYTE = 1e6
-QUANTITIES: dict[Quantity, str] = {"cpu_s": "CPU", "wall_s": "wall", "rss_bytes": "memory", "over_ideal": "wall"}
+IMAGES = "images/benchmarks"
 
 HEAD = """# Benchmarks
 
@@ -27,16 +27,8 @@ are worth comparing between machines, and only those measured in the same run.
 Each contestant runs in a process of its own, in turn with the others (A B C A B C …), after a warm-up and with the garbage collected
 before each round; the server is one process on the same machine and answers with bytes made beforehand. CPU is the time of all
 threads of the contestant's process, wall time stands beside it. Brackets hold the quartiles over the rounds. A ratio is the median of
-the ratios round by round.
+the ratios round by round. Where a figure is missed, the same run has looked where the time of ours goes and says so below the figure.
 """
-
-
-def number(value: float) -> str:
-    """Three figures that matter, without an exponent."""
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 else 3
-    return f"{value:.{digits}f}"
 
 
 def span(spread: Spread, scale: float = 1.0) -> str:
@@ -49,26 +41,28 @@ def row(cells: Iterable[str]) -> str:
 
 def contestants_table(result: Result) -> list[str]:
     table = result.table
-    first = next(iter(result.readings.values()))[0]
-    reference = table.reference if table.reference in result.readings else None
-    head = ["", f"CPU {table.unit} a {table.operation}", f"wall {table.unit} a {table.operation}"]
-    head += ["memory MB"] if first.rss_bytes is not None else []
-    head += ["wall × ideal"] if first.over_ideal is not None else []
-    head += ["CPU × reference"] if reference else []
+    columns = [column for column in table.all_columns if any(result.has(name, column.quantity) for name in result.readings)]
+    reference = table.reference if table.reference in result.readings and table.timed else None
+    head = ["", *(column.head for column in columns), *(["CPU × reference"] if reference else [])]
     lines = [row(head), row(["---", *["---:"] * (len(head) - 1)])]
     for name in result.readings:
-        cells = [name, *(span(result.spread(name, quantity), SCALE[table.unit]) for quantity in ("cpu_s", "wall_s"))]
-        cells += [span(result.spread(name, "rss_bytes"), 1 / MEGABYTE)] if first.rss_bytes is not None else []
-        cells += [span(result.spread(name, "over_ideal"))] if first.over_ideal is not None else []
+        cells = [name, *(shown(result, name, column) for column in columns)]
         cells += [("reference" if name == reference else span(result.compared(name, reference, "cpu_s")))] if reference else []
         lines.append(row(cells))
     return lines
 
 
-def target(goal: Goal) -> str:
+def shown(result: Result, name: str, column: Column) -> str:
+    return span(result.spread(name, column.quantity), column.scale) if result.has(name, column.quantity) else "–"
+
+
+def target(result: Result, goal: Goal) -> str:
+    column = result.table.column(goal.of)
+    if goal.than is None:
+        return f"≤ {goal.at_most * column.scale:.3g} {column.unit}, {column.name}"
     if goal.difference:
-        return f"≤ {goal.at_most / MEGABYTE:g} MB above {goal.than}"
-    return f"≤ {goal.at_most:.3g} × {goal.than}, {QUANTITIES[goal.of]}"
+        return f"≤ {goal.at_most * column.scale:.3g} {column.unit} above {goal.than}, {column.name}"
+    return f"≤ {goal.at_most:.3g} × {goal.than}, {column.name}"
 
 
 def goals_table(result: Result) -> list[str]:
@@ -76,27 +70,31 @@ def goals_table(result: Result) -> list[str]:
     for goal in result.table.goals:
         reached = result.reached(goal)
         if reached is None:
-            lines.append(row([goal.figure, "–", target(goal), "not measured, a peer was left out"]))
+            lines.append(row([goal.figure, "–", target(result, goal), "not measured, a peer was left out"]))
             continue
+        scale = result.table.column(goal.of).scale if goal.than is None or goal.difference else 1.0
         said = "met" if reached.middle <= goal.at_most else "**not met**"
-        lines.append(row([goal.figure, span(reached, 1 / MEGABYTE if goal.difference else 1.0), target(goal), said]))
+        lines.append(row([goal.figure, span(reached, scale), target(result, goal), said]))
     return lines
 
 
-def missed(result: Result) -> list[str]:
-    reached = {goal.figure: (result.reached(goal), goal.at_most) for goal in result.table.goals}
-    return [figure for figure, (spread, at_most) in reached.items() if spread is not None and spread.middle > at_most]
+def percent(shares: Iterable[tuple[str, float]]) -> str:
+    return ", ".join(f"`{name}` {share:.0%}" for name, share in shares if share >= 0.005)
 
 
-def section(result: Result, notes: Mapping[str, str]) -> str:
-    """One table of contestants, one of goals, and a sentence for each goal that was missed."""
-    blocks = [f"## {result.table.title}"]
-    if result.table.about:
-        blocks.append(result.table.about)
-    blocks += ["\n".join(contestants_table(result)), "\n".join(goals_table(result))]
-    explained = [f"- *{figure}*: {notes[figure]}" for figure in missed(result)]
-    if explained:
-        blocks.append("Why not met:\n\n" + "\n".join(explained))
+def explanation(name: str, profile: Profile) -> str:
+    """Where a contestant's time or memory went, as two lines of a list."""
+    return f"- {name}, {profile.whole}, by part: {percent(profile.parts)}\n- and by place: {percent(profile.places)}"
+
+
+def section(result: Result) -> str:
+    """A chart, a table of contestants, one of goals, and for those that were missed where the time goes."""
+    table = result.table
+    blocks = [f"## {table.title}", *([table.about] if table.about else [])]
+    blocks += [f"![{alt_text(result)}]({IMAGES}/{file_name(table)})", "\n".join(contestants_table(result))]
+    blocks += ["\n".join(goals_table(result))] if table.goals else []
+    if result.profiles:
+        blocks.append("Where it goes:\n\n" + "\n".join(explanation(*profile) for profile in result.profiles.items()))
     if result.absent:
         blocks.append("Left out: " + ", ".join(f"{name} ({why})" for name, why in result.absent.items()) + ".")
     return "\n\n".join(blocks)
@@ -128,19 +126,29 @@ def summary(results: Iterable[Result]) -> str:
     """How many figures are met, and which are not."""
     results = list(results)
     measured = sum(result.reached(goal) is not None for result in results for goal in result.table.goals)
-    named = [figure for result in results for figure in missed(result)]
-    said = f"{measured - len(named)} of {measured} figures are met."
-    return said + (f" Not met: {', '.join(named)}." if named else "")
+    missed = [goal.figure for result in results for goal in result.missed()]
+    said = f"{measured - len(missed)} of {measured} figures are met."
+    return said + (f" Not met: {', '.join(missed)}." if missed else "")
 
 
-def page(results: list[tuple[Result, Mapping[str, str]]], effort: Effort, note: str) -> str:
-    only = [result for result, _ in results]
+def page(results: Sequence[Result], effort: Effort, note: str) -> str:
     head = HEAD.format(
         date=datetime.date.today().isoformat(),
         machine=machine(),
         python=platform.python_version(),
-        versions=versions(only),
-        effort=f"{effort.rounds} rounds of about {effort.round_s:g} s for each contestant",
+        versions=versions(results),
+        effort=f"{effort.rounds} rounds of about {effort.round_s:g} s for each contestant, where a section does not say otherwise",
         note=f"- {note}\n" if note else "",
     )
-    return "\n\n".join([head.rstrip(), summary(only), *(section(result, notes) for result, notes in results)]) + "\n"
+    return "\n\n".join([head.rstrip(), summary(results), *map(section, results)]) + "\n"
+
+
+def write_page(path: Path, results: Sequence[Result], effort: Effort, note: str) -> None:
+    """Write the page, and its charts beside it in place of those of the run before."""
+    images = path.parent / IMAGES
+    images.mkdir(parents=True, exist_ok=True)
+    for old in images.glob("*.svg"):
+        old.unlink()
+    for result in results:
+        (images / file_name(result.table)).write_text(drawn(result), "utf-8")
+    path.write_text(page(results, effort, note), "utf-8")

@@ -3,6 +3,8 @@
 What it answers is decided by the path: ``/v1/chat/completions`` (50 tokens, plain or streamed as asked), ``/stream/N/v1/...`` (N tokens),
 ``/paced/N/US/v1/...`` (N tokens, one each US microseconds, one stream at a time), ``/delay/MS/v1/...`` (after MS milliseconds),
 ``/lognormal/MS/v1/...`` (log-normal around MS, drawn from the model and the first word of the prompt: see ``drawn_delay_s``).
+``/stamped/WAIT_MS/N/US/v1/...`` or ``.../api/chat`` (after a wait N tokens, one each US microseconds, each the moment it was sent at; the
+first has the moment of the request before it; not streamed both moments at once).
 ``/api/chat`` answers as Ollama does.
 """
 
@@ -78,6 +80,21 @@ def stream_frames(tokens: int) -> tuple[bytes, ...]:
     )
 
 
+def stamped_frame(content: str, *, ollama: bool, last: bool) -> bytes:
+    if ollama:
+        said = {
+            "model": "bench",
+            "created_at": "2026-11-23T00:00:00.000000Z",
+            "message": {"role": "assistant", "content": content},
+            "done": last,
+        }
+        data = json.dumps(said).encode() + b"\n"
+        return b"%x\r\n%s\r\n" % (len(data), data) + (b"0\r\n\r\n" if last else b"")
+    delta: dict[str, object] = {"index": 0, "delta": {"content": content}, "logprobs": None, "finish_reason": "stop" if last else None}
+    said = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1790000000, "model": "bench", "choices": [delta]}
+    return frame(said) + (frame("[DONE]") + b"0\r\n\r\n" if last else b"")
+
+
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\n" + HEADERS % b"text/event-stream" + b"transfer-encoding: chunked\r\n\r\n"
 
 
@@ -107,6 +124,9 @@ class Service(asyncio.Protocol):
                 self.transport.write(whole_ollama(50))
             case ["paced", tokens, pause_us, *_] if streamed:
                 self.write_paced(int(tokens), int(pause_us) / 1e6)
+            case ["stamped", wait_ms, tokens, pause_us, *protocol]:
+                stamps = Stamps(self.transport, int(tokens), int(pause_us) / 1e6, ollama=protocol[0] == "api")
+                asyncio.get_running_loop().call_later(float(wait_ms) / 1000, stamps.next if streamed else stamps.all_at_once)
             case ["delay", wait_ms, *_]:
                 self.write_later(float(wait_ms) / 1000, streamed)
             case ["lognormal", median_ms, *_]:
@@ -141,6 +161,35 @@ class Service(asyncio.Protocol):
             time.sleep(pause_s)
 
 
+class Stamps:
+    """An answer whose tokens are the nanoseconds at which they were sent, by the clock that all processes of a machine share."""
+
+    def __init__(self, transport: asyncio.Transport, tokens: int, pause_s: float, *, ollama: bool) -> None:
+        self.transport, self.left, self.pause_s, self.ollama = transport, tokens, pause_s, ollama
+        self.said = f"{time.perf_counter_ns()} "
+        self.due = 0.0
+
+    def next(self) -> None:
+        if self.transport.is_closing():
+            return
+        if not self.due:
+            self.due = asyncio.get_running_loop().time()
+            self.transport.write(STREAM_HEAD)
+        self.left, self.due = self.left - 1, self.due + self.pause_s
+        self.transport.write(stamped_frame(f"{self.said}{time.perf_counter_ns()} ", ollama=self.ollama, last=not self.left))
+        self.said = ""
+        if self.left:
+            asyncio.get_running_loop().call_at(self.due, self.next)
+
+    def all_at_once(self) -> None:
+        message = {"role": "assistant", "content": f"{self.said}{time.perf_counter_ns()}"}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+        data = json.dumps(
+            {"id": "chatcmpl-1", "object": "chat.completion", "created": 1790000000, "model": "bench", "choices": [choice]}
+        ).encode()
+        self.transport.write(b"HTTP/1.1 200 OK\r\n" + HEADERS % b"application/json" + b"content-length: %d\r\n\r\n" % len(data) + data)
+
+
 def serve(listening: socket.socket, service: type[Service]) -> None:
     async def main() -> None:
         server = await asyncio.get_running_loop().create_server(service, sock=listening)
@@ -153,7 +202,7 @@ def serve(listening: socket.socket, service: type[Service]) -> None:
 @contextlib.contextmanager
 def running(service: type[Service] = Service) -> Iterator[str]:
     """Run the server in a process of its own and give its address."""
-    listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+    listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
     process = multiprocessing.get_context("fork").Process(target=serve, args=(listening, service), daemon=True)
     process.start()
     try:

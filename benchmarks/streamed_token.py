@@ -82,14 +82,6 @@ def litellm_stream(path: str, place: Place) -> Iterator[Caller]:
 
 OURS, FAST, REFERENCE, OPENAI, LITELLM = "toolkit", "toolkit, transport fast", "httpx iter_bytes, unread", "openai", "litellm"
 
-READING = "httpx's bytes are not even looked at in the reference; the toolkit splits lines, reads JSON, times each token and makes an event of it."
-NOTES = {
-    "token at a model's pace": READING,
-    "token as fast as it comes": READING,
-    "token as fast as it comes, beside openai": "each token is one read of the socket, one JSON object and one event, and the reading alone is most of it.",
-    "token as fast as it comes, beside litellm": "each token is one read of the socket, one JSON object and one event, and the reading alone is most of it.",
-}
-
 
 def contestants(path: str, tokens: int) -> tuple[Contestant, ...]:
     def contestant(name: str, client: Callable[..., Iterator[Caller]], *packages: str) -> Contestant:

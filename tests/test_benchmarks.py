@@ -2,28 +2,39 @@
 
 import contextlib
 import dataclasses
+import re
 import time
 from importlib import import_module
+from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import report
+from benchmarks import chart, report
 from benchmarks.__main__ import QUESTIONS, quiet
 from benchmarks.grid import ideal_s
-from benchmarks.measure import Apart, Contestant, Effort, Goal, Here, Place, Reading, Result, Table, environment, measured
+from benchmarks.measure import Apart, Column, Contestant, Effort, Goal, Here, Place, Reading, Result, Table, environment, measured
+from benchmarks.pages import figures
+from benchmarks.profile import part_of, profiled
 from benchmarks.server import drawn_delay_s, running
+from benchmarks.true_times import reading as reading_of
+from benchmarks.true_times import told_by_clock
 
-SHORT = Effort(rounds=1, round_s=0.0)
+SHORT = Effort(rounds=1, round_s=0.0, explain=False)
 SMALL = {
     "imports": {"peers": ()},
     "one_call": {"width": 2},
     "streamed_token": {"tokens": 40},
+    "true_times": {"width": 2, "tokens": 3, "busy_width": 2},
+    "width": {"sizes": (1, 2)},
     "cache_hit": {"entries": 20},
+    "cache_growth": {"sizes": (20, 40)},
+    "percentiles": {"values": 100},
     "journal": {"rows": 300},
+    "journal_growth": {"sizes": (10, 20)},
     "grid": {"prompts": 3},
     "growth": {"sizes": (8, 16)},
 }
-OUR_NAMES = ("toolkit", "tk.", "journal")
+QUICK_QUESTIONS = [name for name in QUESTIONS if name != "pages"]  # the dashboard's own tests measure it, in a browser
 
 
 @pytest.fixture(scope="module")
@@ -42,32 +53,36 @@ def tables_of(question):
     return import_module(f"benchmarks.{question}").tables(**SMALL.get(question, {}))
 
 
-def is_ours(contestant):
-    return any(name in contestant.name for name in OUR_NAMES)
+def ours_in(table):
+    return {c.name for c in table.contestants if "toolkit" in c.name} | {goal.ours for goal in table.goals}
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
-def test_we_and_the_reference_give_a_row_each(question, place):
-    notes = import_module(f"benchmarks.{question}").NOTES
+@pytest.mark.parametrize("question", QUICK_QUESTIONS)
+def test_we_and_the_reference_give_a_row_each_and_a_chart(question, place):
     for table in tables_of(question):
-        contestants = tuple(c for c in table.contestants if is_ours(c) or c.name == table.reference)
-        result = measured(dataclasses.replace(table, contestants=contestants, rounds=1, fixed=True), place, SHORT, within=Here)
-        written = report.section(result, notes)
+        contestants = tuple(c for c in table.contestants if c.name in ours_in(table) or c.name == table.reference)
+        result = measured(dataclasses.replace(table, contestants=contestants, rounds=1, cold=True, fixed=True), place, SHORT, within=Here)
+        written, drawn = report.section(result), ElementTree.fromstring(chart.drawn(result))
         for contestant in contestants:
             assert (contestant.name in result.readings) != (contestant.name in result.absent)
             assert contestant.name in written
-            if is_ours(contestant):
+            if contestant.name in ours_in(table):
                 assert result.readings[contestant.name][0].wall_s > 0
+        assert table.title in "".join(drawn.itertext())
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_every_figure_compares_two_contestants_and_can_explain_a_miss(question):
-    notes = import_module(f"benchmarks.{question}").NOTES
-    goals = [(goal, {c.name for c in table.contestants}) for table in tables_of(question) for goal in table.goals]
-    for goal, names in goals:
-        assert {goal.ours, goal.than} <= names | {"ideal"}
-    assert {goal.figure for goal, _ in goals} == notes.keys()
-    assert len(goals) == len(notes)
+def test_every_goal_is_of_a_contestant_and_a_quantity_that_are_there_and_has_a_name_of_its_own(question):
+    goals = [(goal, table) for table in tables_of(question) for goal in table.goals]
+    for goal, table in goals:
+        assert {goal.ours, goal.than} <= {c.name for c in table.contestants} | {None}
+        assert table.column(goal.of)
+    assert len({goal.figure for goal, _ in goals}) == len(goals)
+
+
+def test_every_question_has_a_chart_of_its_own():
+    names = [chart.file_name(table) for question in QUESTIONS for table in tables_of(question)]
+    assert len(set(names)) == len(names)
 
 
 def busy(place):
@@ -108,7 +123,7 @@ def test_contestants_are_measured_in_processes_of_their_own_and_sleep_is_not_cpu
 def test_a_peer_that_is_missing_or_fails_is_left_out_and_named(place):
     result = measured(table_of(busy, missing_library, failing), place, SHORT, within=Apart)
     assert list(result.readings) == ["busy"]
-    written = report.section(result, {})
+    written = report.section(result)
     assert "missing_library (`no_such_library_at_all` is not installed)" in written
     assert "failing (it failed)" in written
     assert "not measured, a peer was left out" in written
@@ -130,19 +145,80 @@ def test_a_ratio_is_the_median_of_the_ratios_round_by_round():
     assert slow_second_round.compared("busy", "sleepy", "cpu_s").middle == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize(("ours_s", "said", "explained"), [(0.5e-6, "| met |", False), (3e-6, "**not met**", True)])
-def test_a_figure_is_explained_only_where_it_is_missed(ours_s, said, explained):
-    written = report.section(result_with([ours_s], [1e-6]), {"busy or not": "because of this"})
-    assert said in written
-    assert ("because of this" in written) == explained
+@pytest.mark.parametrize(("ours_s", "said"), [(0.5e-6, "| met |"), (3e-6, "**not met**")])
+def test_a_figure_is_met_or_not(ours_s, said):
+    assert said in report.section(result_with([ours_s], [1e-6]))
 
 
-def test_the_page_names_machine_versions_and_what_was_missed():
-    result = result_with([3e-6], [1e-6])
-    page = report.page([(result, {"busy or not": "because of this"})], Effort(), "The machine was shared.")
+@pytest.mark.parametrize("within", [Here, Apart])
+def test_a_missed_figure_shows_where_the_time_goes_and_a_met_one_does_not(place, within):
+    table = dataclasses.replace(table_of(busy, sleepy), fixed=True, rounds=1, goals=(Goal("impossible", "busy", None, 0.0),))
+    written = report.section(measured(table, place, Effort(round_s=0.0), within=within))
+    assert re.search(r"- and by place: .*`test_benchmarks\.busy\.run`", written)
+    easy = dataclasses.replace(table, goals=(Goal("easy", "busy", None, 60.0),))
+    assert "Where it goes" not in report.section(measured(easy, place, Effort(round_s=0.0), within=Here))
+
+
+def test_a_profile_of_memory_names_who_allocated_it():
+    kept = []
+    found = profiled(lambda n: kept.append(bytearray(5_000_000)), 1, memory=True)
+    assert found.places[0][0].endswith("kept.append(bytearray(5_000_000)), 1, memory=True)")
+
+
+def test_parts_of_the_toolkit_are_told_by_their_layer_and_others_by_package():
+    names = ("toolkit.monitor.journal.sqlite", "toolkit.wire.http1", "httpx._client", "benchmarks.grid")
+    assert [part_of(name) for name in names] == ["toolkit.monitor.journal", "toolkit.wire", "httpx", "the benchmark itself"]
+
+
+def test_the_page_names_machine_versions_and_what_was_missed_and_its_charts_replace_those_of_before(tmp_path):
+    old = tmp_path / report.IMAGES / "of-a-question-that-is-gone.svg"
+    old.parent.mkdir(parents=True)
+    old.write_text("<svg/>")
+    report.write_page(tmp_path / "page.md", [result_with([3e-6], [1e-6])], Effort(), "The machine was shared.")
+    page = (tmp_path / "page.md").read_text()
     assert "The machine was shared." in page
     assert "0 of 1 figures are met. Not met: busy or not." in page
     assert report.processor() in page
+    assert sorted(tmp_path.glob("images/benchmarks/*")) == [tmp_path / image for image in re.findall(r"\]\((images/.*?)\)", page)]
+
+
+def growing(name, at, series=""):
+    return Contestant(name, busy, series=series, at=at)
+
+
+def test_curves_go_up_where_figures_do_and_bars_are_as_long_as_they_are_large():
+    table = dataclasses.replace(table_of(busy, sleepy), axis="rows", contestants=(growing("few", 10), growing("many", 1000)), goals=())
+    result = Result(table, {"few": [Reading(1e-6, 1e-6)], "many": [Reading(8e-6, 8e-6)]})
+    points = [tuple(map(float, point.split(","))) for point in re.search(r'points="(.*?)"', chart.drawn(result))[1].split()]
+    assert points[0][0] < points[1][0]
+    assert points[0][1] > points[1][1]  # upwards is towards 0
+    bars = chart.drawn(result_with([1e-6], [4e-6]))
+    widths = [float(width) for width in re.findall(r'class="(?:ours|theirs)" .*? width="([\d.]+)"', bars)]
+    assert widths[1] == pytest.approx(4 * widths[0], rel=0.01)
+
+
+def test_a_quantity_that_a_contestant_does_not_have_is_a_dash_and_no_point():
+    columns = (Column("prune", "CPU", "µs an entry pruned", 1e6),)
+    table = dataclasses.replace(table_of(busy, sleepy), columns=columns, goals=(Goal("pruning", "busy", "sleepy", 1.0, of="prune"),))
+    result = Result(table, {"busy": [Reading(1e-6, 1e-6, {"prune": 2e-6})], "sleepy": [Reading(1e-6, 1e-6)]})
+    written = report.section(result)
+    assert "| sleepy | 1.00 (1.00–1.00) | 1.00 (1.00–1.00) | – |" in written
+    assert "not measured" in written
+
+
+def test_errors_of_a_stream_are_told_by_the_stamps_that_it_carries():
+    stamps = [1_000_000_000_000, 1_000_100_000_000, 1_000_120_000_000]  # the request at 1,000 s, a token 100 ms later, another after 20 ms
+    chunks = [(1000.102, f"{stamps[0]} {stamps[1]} ".encode()), (1000.125, f"{stamps[2]} ".encode())]
+    found = reading_of(0.0, 0.0, [told_by_clock(999.999, chunks, 1000.126)]).more
+    assert found["ttft_p99"] == pytest.approx(0.003)
+    assert (found["lag_p50"], found["lag_p99"]) == (pytest.approx(0.005), pytest.approx(0.005))
+    assert (found["too_long"], found["too_short"]) == (pytest.approx(0.127 - 0.12), 0)
+
+
+def test_the_dashboards_figures_are_the_slowest_page_of_each_window():
+    times = {"overview, 24h, cold": 5.0, "overview, 24h, another model": 0.1, "cost, 24h, another model": 0.2}
+    times |= {"cost, 7d, another model": 0.3, "cost, all, another model": 0.4, "memory, MB": 300.0}
+    assert figures(times) == {"first": 5.0, "24h": 0.2, "7d": 0.3, "all": 0.4}
 
 
 def test_the_best_possible_time_follows_from_the_delays_and_the_order():

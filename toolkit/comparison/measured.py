@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -11,7 +13,7 @@ import pandas as pd
 from ..errors import ConfigError
 from ..hints import next_step
 from ..monitor import frames
-from ..monitor.events import CALL_COLUMNS
+from ..monitor.events import CALL_COLUMNS, CallRecord
 from .estimate import CostEstimate, from_costs
 from .run import Run
 from .verdict import verdict
@@ -20,6 +22,22 @@ if TYPE_CHECKING:
     import polars as pl
 
 __all__ = ["Measured"]
+
+
+class Columns(Mapping[str, list[Any]]):
+    """The columns of rows, each made when it is asked for: all at once they would be as large as the rows again."""
+
+    def __init__(self, rows: Sequence[CallRecord]) -> None:
+        self._rows = rows
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return list(map(itemgetter(CALL_COLUMNS.index(name)), self._rows))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(CALL_COLUMNS)
+
+    def __len__(self) -> int:
+        return len(CALL_COLUMNS)
 
 
 class Measured:
@@ -72,11 +90,9 @@ class Measured:
         extra = {"reference": self._references, **self._score_columns}
         return table.with_columns(series(name, values, strict=False) for name, values in extra.items())
 
-    @cached_property
+    @property
     def _table(self) -> frames.TidyTable:
-        rows = [self._records[index] for index in sorted(self._records)]
-        columns = map(list, zip(*rows)) if rows else ([] for _ in CALL_COLUMNS)
-        return frames.TidyTable(dict(zip(CALL_COLUMNS, columns)), frames.CALL_KINDS)
+        return frames.TidyTable(Columns([self._records[index] for index in sorted(self._records)]), frames.CALL_KINDS)
 
     @property
     def _references(self) -> list[Any]:  # whatever the scorers understand

@@ -41,7 +41,7 @@ _TIERS = ("memory", "disk", "redis")
 class TidyTable(NamedTuple):
     """Columns and what they hold: ``datetime`` (seconds since 1970), ``str``, ``int`` or ``float``."""
 
-    columns: dict[str, list[Any]]  # values of the kinds named, or None
+    columns: Mapping[str, list[Any]]  # values of the kinds named, or None
     kinds: dict[str, type]
 
 
@@ -93,7 +93,7 @@ def to_pandas(rows: TidyTable | StoredRows) -> pd.DataFrame:
         name: _pandas_times(values) if kind is datetime else pd.Series(values, dtype=dtypes[kind])
         for (name, values), kind in zip(table.columns.items(), table.kinds.values())
     }
-    return pd.DataFrame(series, columns=list(table.columns))
+    return pd.DataFrame(series, columns=list(table.columns), copy=False)  # a copy would be the frame once more, if for a moment
 
 
 def _pandas_times(seconds: list[Any]) -> pd.Series[Any]:
