@@ -33,7 +33,7 @@ def main() -> None:
     )
     try:
         version = data.refresh()
-        offered = data.choices(version) if version.rows else None
+        offered = data.choices(version) if version.rows or data.has_entries() else None
     except ToolkitError as error:
         _unreadable(error)
         return
@@ -58,7 +58,7 @@ def _no_calls() -> None:
 
 @st.fragment(run_every=page.REFRESH_S)
 def _look_again() -> None:
-    if data.journal_exists() and data.refresh().rows:
+    if data.journal_exists() and (data.refresh().rows or data.has_entries()):
         st.rerun()
 
 

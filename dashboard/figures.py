@@ -23,6 +23,8 @@ from toolkit import charts
 
 __all__ = [
     "abilities",
+    "cache_fill",
+    "cache_losses",
     "cache_sources",
     "cost_against_latency",
     "cost_by_day",
@@ -173,6 +175,38 @@ def hits_against_misses(table: pl.DataFrame) -> Figure:
     figure.update_xaxes(type="log", title="milliseconds", dtick=1, tickformat="~g")
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%")
     figure.update_layout(hovermode="closest")
+    return figure
+
+
+def cache_fill(table: pl.DataFrame) -> Figure:
+    """Entries of each tier over time, on a logarithmic axis: a memory of hundreds beside a disk of millions."""
+    figure = _figure("entries (logarithmic)")
+    for number, (name, rows) in enumerate(_groups(table, "name")):
+        sizes = [f", {size / 1e6:.3g} MB" if size is not None else "" for size in rows["size_bytes"]]
+        figure.add_scatter(
+            x=_times(rows["start_s"]),
+            y=rows["entries"],
+            customdata=sizes,
+            mode="lines+markers",
+            marker={"size": 5},
+            name=name,
+            line={"color": COLOURS[number % len(COLOURS)], "dash": DASHES[number % len(DASHES)], "shape": "hv"},
+            hovertemplate="%{y:,} entries%{customdata}",
+        )
+    figure.update_yaxes(type="log", tickformat="~s", dtick=1)
+    return figure
+
+
+def cache_losses(table: pl.DataFrame) -> Figure:
+    """Entries that caches had to let go over time, stacked by reason."""
+    figure = _figure("entries removed")
+    for kind, colour, pattern in (("evicted", ORANGE, "/"), ("expired", SKY, ".")):
+        rows = table.filter(pl.col("kind") == kind)
+        if rows.height:
+            figure.add_bar(
+                x=_times(rows["start_s"]), y=rows["n"], name=kind, marker=_fill(colour, pattern, rows["partial"]), hovertemplate="%{y:,}"
+            )
+    figure.update_layout(barmode="stack", bargap=0.1)
     return figure
 
 

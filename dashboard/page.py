@@ -106,8 +106,8 @@ def _pulse(tiles: Callable[[], None] | None, drawn_s: float) -> None:
             st.error(f"**{words.escape(alert.name)}**: {words.escape(alert.message)}.", icon=":material/notifications_active:")
         rows = ask(views.count_calls)
         accuracy = "exact" if ask(views.is_exact) else "percentiles ±2 %"
-        fresh = words.age(time.time() - now.newest_s)
-        st.caption(f"{words.plural(rows, 'call')} in the window · newest call {fresh} old · {accuracy} · {_compared(now.selection)}")
+        fresh = f"newest call {words.age(time.time() - now.newest_s)} old" if now.newest_s else "no call yet"
+        st.caption(f"{words.plural(rows, 'call')} in the window · {fresh} · {accuracy} · {_compared(now.selection)}")
         if tiles is not None and rows:
             tiles()
 
@@ -155,6 +155,9 @@ def nothing_here() -> bool:
     """Say so where no call passes the filters, with the way out; return whether that is so."""
     if ask(views.count_calls):
         return False
+    if not shown().newest_s:
+        empty("No call yet, only lines of the logger. This command asks the built-in models a few questions:", "toolkit demo")
+        return True
     old = words.age(time.time() - shown().newest_s)
     empty(
         f"No call passes the filters in this window. The newest one in the journal is {old} old: choose a wider window, or fewer filters."
