@@ -8,7 +8,7 @@ import polars as pl
 import streamlit as st
 
 from dashboard import data, figures, views, words
-from dashboard.page import ask, chart, download, drawn_models, empty, header, nothing_here, panel, say_left_out, shown, table
+from dashboard.page import ask, chart, download, drawn_models, empty, header, nothing_here, panel, say_left_out, shown, table, timeline
 
 
 def tiles() -> None:
@@ -16,19 +16,28 @@ def tiles() -> None:
     row = iter(st.columns(5))
     moved = words.points(totals.hits.value, totals.hits_before.value)
     help_ = "Replayed answers among replayed and live ones."
-    next(row).metric("Cache hits", words.percent(totals.hits.value), moved, border=True, help=help_)
-    next(row).metric("Replayed", words.count(totals.replayed), border=True)
+    next(row).metric("Cache hits", words.percent(totals.hits.value), moved, border=True, height="stretch", help=help_)
+    next(row).metric("Replayed", words.count(totals.replayed), border=True, height="stretch")
     next(row).metric(
-        "Coalesced", words.count(totals.coalesced), border=True, help="Joined an equal call already under way; in no share on this page."
+        "Coalesced",
+        words.count(totals.coalesced),
+        border=True,
+        height="stretch",
+        help="Joined an equal call already under way; in no share on this page.",
     )
     next(row).metric(
         "Money saved",
         words.escape(words.dollars(totals.saved_usd)),
         border=True,
+        height="stretch",
         help="What the replayed answers cost when they were live.",
     )
     next(row).metric(
-        "Time saved", words.duration(totals.saved_s), border=True, help="How long the replayed answers took when they were live."
+        "Time saved",
+        words.duration(totals.saved_s),
+        border=True,
+        height="stretch",
+        help="How long the replayed answers took when they were live.",
     )
     st.caption(words.escape("; ".join(_said(totals)) + "."))
 
@@ -80,14 +89,14 @@ def tiers() -> None:
     with left, panel("Entries"):
         fill = data.ask_cache_states(views.cache_fill_over_time, shown().selection, shown().selection)
         newest = ", ".join(f"{name} {words.count(rows['entries'][-1])}" for (name,), rows in fill.group_by("name", maintain_order=True))
-        chart(figures.cache_fill(fill), "fill", f"Entries of each cache and tier over time, newest: {newest}")
+        timeline(figures.cache_fill(fill), "fill", f"Entries of each cache and tier over time, newest: {newest}")
         st.caption("The fullest state in each time bucket. A memory tier is each process's own; the disk is shared on its machine.")
     with right, panel("Evictions and expirations"):
         losses = data.ask_cache_states(views.cache_losses_over_time, shown().selection, shown().selection)
         if losses.is_empty():
             st.caption("Nothing was evicted and nothing expired in this window.")
         else:
-            chart(figures.cache_losses(losses), "losses", "Entries evicted and expired over time")
+            timeline(figures.cache_losses(losses), "losses", "Entries evicted and expired over time")
             st.caption("Evicted: the tier was full. Expired: their time was over.")
     with panel("By cache and tier"):
         tier_table(found)
@@ -129,23 +138,23 @@ def tier_table(found: pl.DataFrame) -> None:
 header("Cache", tiles)
 if not nothing_here():
     left, right = st.columns(2)
-    with left, panel("Hit share by model"):
-        chart(
+    with left, panel("Where answers came from"):
+        sources = ("live", *views.TIERS)
+        timeline(
+            figures.cache_sources(ask(views.cache_over_time), sources),
+            "sources",
+            "Share of answers over time by source: live, memory, disk, redis",
+        )
+    with right, panel("Hits against misses"):
+        found = ask(views.hits_against_misses)
+        chart(figures.hits_against_misses(found), "hit-times", "Cumulative share of look-ups that hit, and of live answers, by time taken")
+    with panel("Hit share by model"):
+        timeline(
             figures.hit_share(ask(views.hit_share_over_time).filter(pl.col("label").is_in(drawn_models())), shown().models),
             "hits",
             "Cache hit share over time, one line a model",
         )
         say_left_out()
-    with right, panel("Where answers came from"):
-        sources = ("live", *views.TIERS)
-        chart(
-            figures.cache_sources(ask(views.cache_over_time), sources),
-            "sources",
-            "Share of answers over time by source: live, memory, disk, redis",
-        )
-    with panel("Hits against misses"):
-        found = ask(views.hits_against_misses)
-        chart(figures.hits_against_misses(found), "hit-times", "Cumulative share of look-ups that hit, and of live answers, by time taken")
     with panel("By model"):
         by_model()
         download("cache", lambda: ask(views.cache_by_model))

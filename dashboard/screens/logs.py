@@ -13,12 +13,13 @@ from dashboard.detail import CALL_PAGE, TIME, open_call
 from dashboard.page import ask_rows, choose_row, download, empty, header, panel, shown
 
 MOST = 500
+LEVEL_COLOURS = ["violet", "red", "orange", "blue", "gray"]
 KINDS = {"all": "Everything", "logger": "Logger", "calls": "Calls"}
 
 
 def lines() -> pl.DataFrame:
     """Draw what can be chosen and return the lines that match."""
-    left, middle, right = st.columns([4, 3, 2], vertical_alignment="bottom")
+    left, middle, right = st.columns([4, 3, 3], vertical_alignment="bottom")
     search = left.text_input(
         "Search", key="search", bind="query-params", placeholder="words of a message, a field, an error, a model, an id"
     )
@@ -47,17 +48,17 @@ def content() -> None:
         return
     drawn = found.select(
         pl.from_epoch(pl.col("at") * 1e6, time_unit="us").dt.replace_time_zone("UTC").alias("time (UTC)"),
-        pl.col("level"),
+        pl.concat_list("level").alias("level"),
         pl.col("source").alias("process or model"),
         pl.col("line"),
     )
     columns = {
         **TIME,
         "line": st.column_config.TextColumn(width="large"),
-        "level": st.column_config.TextColumn(width=70),
+        "level": st.column_config.MultiselectColumn(width=75, options=list(views.LEVELS), color=LEVEL_COLOURS),
         "process or model": st.column_config.TextColumn(width=200),
     }
-    row = choose_row(drawn, "lines", "Log lines: time, level, process or model, what happened", found["id"].to_list(), columns)
+    row = choose_row(drawn, "lines", "Log lines: time, level, process or model, what happened", found["id"].to_list(), columns, height=560)
     cut = f", the newest {MOST} of those that match" if found.height == MOST else ""
     st.caption(
         f"{words.plural(found.height, 'line')}{cut}. Lines are the entries of tk.monitor.logger, of every process that writes this journal, and its calls: "
