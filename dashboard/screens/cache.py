@@ -155,8 +155,8 @@ if not nothing_here():
             "Cache hit share over time, one line a model",
         )
         say_left_out()
+    with panel("Size, evictions and expirations"):
+        tiers()
     with panel("By model"):
         by_model()
         download("cache", lambda: ask(views.cache_by_model))
-    with panel("Size, evictions and expirations"):
-        tiers()
