@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from toolkit.monitor.events import CallRecord, ErrorRecord, RunRecord
+from toolkit.monitor.events import CacheRecord, CallRecord, ErrorRecord, LogRecord, RunRecord
 from toolkit.monitor.journal import Journal, read_address
 from toolkit.monitor.journal.scanning import schema_of
 from toolkit.monitor.journal.tables import TABLES
@@ -70,6 +70,8 @@ def write_journal(path: Path, calls: int, now_s: float, seed: int = 7, days: int
         journal.append(CallRecord(**call))
         if call["status"] == "error":
             journal.append(error_of(call))
+    for record in (*some_entries(random, now_s, days), *some_states(random, now_s, days)):
+        journal.append(record)
     journal.close()
 
 
@@ -140,6 +142,37 @@ def some_calls(random: np.random.Generator, n: int, start_s: float, width_s: flo
     return frame.with_columns(**missing).select(CallRecord._fields).cast(kinds)
 
 
+def some_entries(random: np.random.Generator, now_s: float, days: int) -> Iterator[LogRecord]:
+    """Yield invented entries of the logger, some a day, oldest first."""
+    said = (
+        ("INFO", "batch finished", '{"prompts": 200, "seconds": 41.7}'), ("INFO", "price table read", '{"models": 312}'),
+        ("WARN", "prompt is longer than the model's context", '{"model": "ollama/llama3.2:1b", "tokens": 9120}'),
+        ("ERROR", "could not save the report", '{"path": "reports/nightly.html"}'), ("FATAL", "out of disk space", '{"free_mb": 3}'),
+    )  # fmt: skip
+    moments = np.sort(now_s - days * DAY_S * random.random(40 * days))
+    for number, (at, which) in enumerate(zip(moments.tolist(), random.choice(len(said), len(moments), p=(0.55, 0.25, 0.15, 0.04, 0.01)))):
+        level, message, context = said[which]
+        failed = level in ("ERROR", "FATAL")
+        yield LogRecord(
+            at=at, log_id=f"log-{number}", call_id=None, run_id=None, process="bench:1", level=level, message=message, error_id=None,
+            error_type="OSError" if failed else None, error_message="[Errno 28] No space left on device" if failed else None,
+            stack='Traceback (most recent call last):\n  File "report.py", line 31, in save\nOSError: [Errno 28]' if failed else None, context=context,
+        )  # fmt: skip
+
+
+def some_states(random: np.random.Generator, now_s: float, days: int) -> Iterator[CacheRecord]:
+    """Yield invented states of the tiers of a cache, one in ten minutes, oldest first: memory full all the time, the disk filling up."""
+    for number, at in enumerate(np.arange(now_s - days * DAY_S, now_s, 600.0).tolist()):
+        grown, evicted, expired = number / (days * 144), int(random.integers(0, 40)), int(random.integers(0, 12))
+        tiers = (("memory", 1000, None, evicted), ("disk", round(20_000 + 60_000 * grown), round(2e8 + 17e8 * grown), 0))
+        for tier, entries, size, gone in tiers:
+            yield CacheRecord(
+                at=at, state_id=f"state-{number}-{tier}", process="bench:1", cache="answers", tier=tier, hits=30, misses=70, evictions=gone,
+                expirations=expired if tier == "disk" else 0, entries=entries, max_entries=1000 if tier == "memory" else None, size_bytes=size,
+                max_bytes=2_000_000_000 if tier == "disk" else None,
+            )  # fmt: skip
+
+
 def rhythm(random: np.random.Generator, n: int) -> np.ndarray:
     """Moments between 0 and 1, twice as many at noon as at midnight."""
     moments = random.random(n)
@@ -162,9 +195,12 @@ def measure_server(journal: Path) -> dict[str, float]:
     import os
 
     os.environ["TOOLKIT_JOURNAL"] = str(journal)
+    from streamlit import config
     from streamlit.testing.v1 import AppTest
 
     import dashboard
+
+    config.set_option("runner.magicEnabled", False)  # as in the app's own settings, which a server would read
 
     found: dict[str, float] = {}
     app = AppTest.from_file(str(Path(dashboard.__file__).with_name("app.py")), default_timeout=300)

@@ -11,11 +11,14 @@ from toolkit.errors import ToolkitError
 from toolkit.monitor.journal import shown_url
 
 SCREENS = Path(__file__).parent / "screens"
+ROOM = "<style>[data-testid=stMainBlockContainer] {padding-left: 2.5rem; padding-right: 2.5rem; padding-top: 3.75rem}</style>"
+"""Streamlit's own margins take a fifth of a laptop's screen; there is no setting for them."""
 
 
 def main() -> None:
     # An emoji: Streamlit fetches a named icon from a font host on every load.
     st.set_page_config(page_title="Model calls", page_icon="📈", layout="wide")
+    st.html(ROOM)
     chosen = st.navigation(
         [
             # The default page answers at the root only, whatever its path; a hidden twin answers at /overview.
@@ -33,7 +36,7 @@ def main() -> None:
     )
     try:
         version = data.refresh()
-        offered = data.choices(version) if version.rows else None
+        offered = data.choices(version) if version.rows or data.has_entries() else None
     except ToolkitError as error:
         _unreadable(error)
         return
@@ -58,7 +61,7 @@ def _no_calls() -> None:
 
 @st.fragment(run_every=page.REFRESH_S)
 def _look_again() -> None:
-    if data.journal_exists() and data.refresh().rows:
+    if data.journal_exists() and (data.refresh().rows or data.has_entries()):
         st.rerun()
 
 

@@ -112,6 +112,7 @@ class Calls:
     exact: bool
     read: Callable[[str], pl.DataFrame]
     _values: dict[str, pl.DataFrame] = field(default_factory=dict)
+    _levels: dict[str, pl.DataFrame] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -122,6 +123,13 @@ class Calls:
         if measure not in self._values:
             self._values[measure] = self.read(measure)
         return self._values[measure]
+
+    def levels(self, measure: str) -> pl.DataFrame:
+        """Return ``label``, ``value`` and ``n`` of a measure, smallest value first: a row a call, or a row for each model and class of values."""
+        if measure not in self._levels:
+            values = self.values(measure).select("label", "value", "n")
+            self._levels[measure] = values if self.exact else values.group_by("label", "value").agg(pl.col("n").sum()).sort("value")
+        return self._levels[measure]
 
     def filter(self, *keep: pl.Expr) -> Calls:
         """Return the calls that pass; ``keep`` asks for columns that every histogram has."""

@@ -21,7 +21,7 @@ from dashboard.cells import FAILED, Calls
 from dashboard.selection import Selection
 from toolkit import settings
 from toolkit.monitor import alerts
-from toolkit.monitor.journal import JournalReader
+from toolkit.monitor.journal import JournalReader, JournalVersion
 
 __all__ = [
     "Choices",
@@ -29,12 +29,16 @@ __all__ = [
     "alerts_firing",
     "answers_of",
     "ask",
+    "ask_cache_states",
+    "ask_entries",
     "ask_failures",
     "ask_rows",
     "cache_size_bytes",
     "call",
     "choices",
+    "entry",
     "error_of",
+    "has_entries",
     "journal",
     "journal_exists",
     "refresh",
@@ -82,6 +86,34 @@ def ask_rows(
 ) -> T:
     """Return what a function of ``views`` says about single calls; where the journal is large they are read now."""
     return _told(view.__name__, journal(), version, selection, options, tuple(named.items()))  # type: ignore[no-any-return]
+
+
+def ask_entries(view: Callable[Concatenate[pl.DataFrame, P], T], selection: Selection, *options: P.args, **named: P.kwargs) -> T:
+    """Return what a function of ``views`` says about the logger's entries in the window, of the runs chosen."""
+    version = JournalReader(journal()).version("log")
+    return _entry_answer(view.__name__, journal(), version, _span(selection), selection.runs, options, tuple(named.items()))  # type: ignore[no-any-return]
+
+
+def ask_cache_states(view: Callable[Concatenate[pl.DataFrame, P], T], selection: Selection, *options: P.args, **named: P.kwargs) -> T:
+    """Return what a function of ``views`` says about the states of caches in the window."""
+    version = JournalReader(journal()).version("cache")
+    return view(_rows_of("cache", journal(), version, _span(selection)), *options, **named)
+
+
+def _span(selection: Selection) -> tuple[float, float]:
+    """The window; everything there is where it is all calls, for something may have been written before the first and after the last."""
+    return (-math.inf, math.inf) if selection.whole else (selection.lo_s, selection.hi_s)
+
+
+def has_entries() -> bool:
+    """Whether anybody has logged anything."""
+    return JournalReader(journal()).last_row("log") > 0
+
+
+def entry(log_id: str, at: float) -> dict[str, Any] | None:
+    """Return everything about one entry of the logger."""
+    rows = JournalReader(journal()).scan("log", since=at, until=math.nextafter(at, math.inf)).filter(pl.col("log_id") == log_id).collect()
+    return rows.row(0, named=True) if rows.height else None
 
 
 def call(call_id: str) -> dict[str, Any] | None:
@@ -142,6 +174,27 @@ def cache_size_bytes() -> int | None:
     return sum(files) or None
 
 
+@st.cache_data(max_entries=64, show_spinner=False)
+def _entry_answer(
+    view: str,
+    journal: str,
+    version: JournalVersion,
+    span: tuple[float, float],
+    runs: tuple[str, ...],
+    options: tuple[Any, ...],
+    named: tuple[tuple[str, Any], ...],
+) -> Any:  # whatever the view returns
+    entries = _rows_of("log", journal, version, span)
+    return getattr(views, view)(entries.filter(pl.col("run_id").is_in(runs)) if runs else entries, *options, **dict(named))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _rows_of(table: str, journal: str, version: JournalVersion, span: tuple[float, float]) -> pl.DataFrame:
+    since, until = (None if math.isinf(end) else end for end in span)
+    rows = JournalReader(journal).scan(table, since=since, until=until).filter(pl.col("row") <= version.row)
+    return rows.select(pl.exclude("stack")).collect()
+
+
 @st.cache_resource(max_entries=_CALL_LOGS, show_spinner=False)
 def _call_log(journal: str) -> CallLog:
     return CallLog(journal)
@@ -189,5 +242,9 @@ def _failed(view: str, journal: str, version: Version, selection: Selection) -> 
 def _told(
     view: str, journal: str, version: Version, selection: Selection, options: tuple[Any, ...], named: tuple[tuple[str, Any], ...]
 ) -> Any:  # whatever the view returns
-    rows = _call_log(journal).rows(selection.lo_s, selection.hi_s).filter(pl.col("row") <= version.rows, *views.filters(selection))
-    return getattr(views, view)(views.Rows(rows, selection), *options, **dict(named))
+    log, keep = _call_log(journal), (pl.col("row") <= version.rows, *views.filters(selection))
+
+    def read(since_s: float) -> pl.LazyFrame:
+        return log.rows(since_s, selection.hi_s).filter(*keep)
+
+    return getattr(views, view)(views.Rows(read, selection), *options, **dict(named))

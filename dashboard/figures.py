@@ -23,6 +23,8 @@ from toolkit import charts
 
 __all__ = [
     "abilities",
+    "cache_fill",
+    "cache_losses",
     "cache_sources",
     "cost_against_latency",
     "cost_by_day",
@@ -43,6 +45,7 @@ __all__ = [
 BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, _YELLOW, GREY = charts.OKABE_ITO
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, GREY)  # yellow can't be seen on the light theme
 DASHES = (*charts.DASHES, "longdash")  # five, so that with seven colours 35 models differ
+HEAT = [[0.0, "rgba(31,138,204,0.08)"], [1.0, "rgba(31,138,204,1)"]]  # from next to nothing on, on a light ground and on a dark one
 HEIGHT = 300
 NAME_CHARS = 36
 MOST_BANDS = 4
@@ -58,7 +61,8 @@ def percentile_lines(table: pl.DataFrame, name: str, models: Sequence[str]) -> F
     shown = [(model, rows) for model in models if (rows := table.filter(pl.col("label") == model)).height]
     for model, rows in shown:
         times = _times(rows["start_s"])
-        if len(shown) <= MOST_BANDS:
+        # A band of a few stretches looks like a fault: where most buckets lack an end, the hover text alone tells the interval.
+        if len(shown) <= MOST_BANDS and rows.drop_nulls(["low_s", "high_s"]).height * 2 > rows.height:
             _add_band(figure, rows, model, models)
         figure.add_scatter(
             x=times,
@@ -110,7 +114,7 @@ def _points(rows: pl.DataFrame) -> list[tuple[Any, ...]]:
 
 
 def heatmap(table: pl.DataFrame) -> Figure:
-    """Time against classes of latency; the darker a cell, the more of its time bucket's calls took so long."""
+    """Time against classes of latency; the stronger a cell, the more of its time bucket's calls took so long."""
     figure = _figure("milliseconds (logarithmic)", height=340)
     starts, lows = table["start_s"].unique().sort(), table["low_s"].unique().sort()
     cells = {(start, low): (share, n) for start, low, share, n in table.select("start_s", "low_s", "share", "n").iter_rows()}
@@ -120,8 +124,7 @@ def heatmap(table: pl.DataFrame) -> Figure:
         y=[(low * tops[low]) ** 0.5 * 1e3 for low in lows],
         z=np.array([[cells.get((start, low), (np.nan, 0))[0] for start in starts] for low in lows]),
         customdata=np.array([[(low * 1e3, tops[low] * 1e3, cells.get((start, low), (None, 0))[1]) for start in starts] for low in lows]),
-        colorscale="Cividis",
-        reversescale=True,
+        colorscale=HEAT,
         xgap=1,
         colorbar={"tickformat": ".0%", "title": "share", "thickness": 12},
         hovertemplate="%{customdata[0]:.3s} to %{customdata[1]:.3s} ms: %{z:.1%} of the bucket, %{customdata[2]} calls<extra></extra>",
@@ -176,6 +179,38 @@ def hits_against_misses(table: pl.DataFrame) -> Figure:
     return figure
 
 
+def cache_fill(table: pl.DataFrame) -> Figure:
+    """Entries of each tier over time, on a logarithmic axis: a memory of hundreds beside a disk of millions."""
+    figure = _figure("entries (logarithmic)")
+    for number, (name, rows) in enumerate(_groups(table, "name")):
+        sizes = [f", {size / 1e6:.3g} MB" if size is not None else "" for size in rows["size_bytes"]]
+        figure.add_scatter(
+            x=_times(rows["start_s"]),
+            y=rows["entries"],
+            customdata=sizes,
+            mode="lines+markers",
+            marker={"size": 5},
+            name=name,
+            line={"color": COLOURS[number % len(COLOURS)], "dash": DASHES[number % len(DASHES)], "shape": "hv"},
+            hovertemplate="%{y:,} entries%{customdata}",
+        )
+    figure.update_yaxes(type="log", tickformat="~s", dtick=1)
+    return figure
+
+
+def cache_losses(table: pl.DataFrame) -> Figure:
+    """Entries that caches had to let go over time, stacked by reason."""
+    figure = _figure("entries removed")
+    for kind, colour, pattern in (("evicted", ORANGE, "/"), ("expired", SKY, ".")):
+        rows = table.filter(pl.col("kind") == kind)
+        if rows.height:
+            figure.add_bar(
+                x=_times(rows["start_s"]), y=rows["n"], name=kind, marker=_fill(colour, pattern, rows["partial"]), hovertemplate="%{y:,}"
+            )
+    figure.update_layout(barmode="stack", bargap=0.1)
+    return figure
+
+
 def _groups(table: pl.DataFrame, column: str) -> list[tuple[str, pl.DataFrame]]:
     return [(str(key[0]), rows) for key, rows in table.partition_by(column, as_dict=True, maintain_order=True).items()]
 
@@ -197,7 +232,8 @@ def cost_by_day(table: pl.DataFrame, models: Sequence[str], budget_a_day: float 
                 hovertemplate="$%{y:.4~g}, %{customdata} calls",
             )
     if budget_a_day is not None:
-        figure.add_hline(budget_a_day, line={"color": VERMILION, "dash": "dash"}, annotation_text=f"budget ${budget_a_day:,.3g} a day")
+        look = {"color": VERMILION, "dash": "dash"}
+        figure.add_hline(budget_a_day, line=look, name=f"budget, ${budget_a_day:,.3g} a day", showlegend=True)
     figure.update_layout(barmode="stack", bargap=0.2)
     figure.update_xaxes(tickformat="%b %d", hoverformat="%Y-%m-%d UTC", dtick=86_400_000 if table["start_s"].n_unique() <= 10 else None)
     figure.update_yaxes(tickprefix="$", rangemode="tozero")

@@ -8,7 +8,9 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar
 
 import polars as pl
 import streamlit as st
@@ -16,7 +18,7 @@ from pandas.io.formats.style import Styler
 from plotly.graph_objects import Figure
 
 from dashboard import data, figures, views, words
-from dashboard.selection import Selection, Wanted
+from dashboard.selection import CUSTOM, DEFAULT_WINDOW, Selection, Wanted
 from toolkit.errors import ToolkitError
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "show",
     "shown",
     "table",
+    "timeline",
 ]
 
 P = ParamSpec("P")
@@ -58,13 +61,14 @@ class Shown(NamedTuple):
     models: tuple[str, ...]
     newest_s: float
     at_s: float
+    runs: dict[str, str]
 
 
 def show(version: data.Version, wanted: Wanted, offered: data.Choices) -> None:
     """Set what the page that runs next shows."""
     now_s = time.time()
     selection = wanted.at(now_s, offered.first_s, offered.last_s)
-    st.session_state["shown"] = Shown(version, wanted, selection, offered.models, offered.last_s, now_s)
+    st.session_state["shown"] = Shown(version, wanted, selection, offered.models, offered.last_s, now_s, offered.runs)
 
 
 def shown() -> Shown:
@@ -92,9 +96,61 @@ def header(title: str, tiles: Callable[[], None] | None = None) -> None:
 
     This part ticks by itself and reads what is new; the charts below follow at a slower pace, or a busy journal would redraw them all the time.
     """
-    st.title(title, anchor=False)
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+        st.title(title, anchor=False, width="content")
+        st.html(_COPY, width="content", unsafe_allow_javascript=True)
     every = REFRESH_S if st.session_state.get("live") else None
+    _chips()
     st.fragment(_pulse, run_every=every)(tiles, shown().at_s)
+
+
+def _chips() -> None:
+    """Draw what is filtered by, each to be taken away with a click."""
+    with st.container(horizontal=True, gap="xsmall"):
+        for number, (key, value, label) in enumerate(chips(st.session_state, shown().runs)):
+            st.button(
+                words.escape(label),
+                key=f"chip-{number}",
+                icon=":material/close:",
+                on_click=_drop,
+                args=(key, value),
+                help="Take this filter away",
+            )
+
+
+def chips(state: Mapping[Any, Any], runs: Mapping[str, str]) -> Iterator[tuple[str, str | None, str]]:
+    """Yield the key, the value and the words of each filter that is set."""
+    if state.get("window") == CUSTOM:
+        ends = [
+            f"{at:%Y-%m-%d %H:%M}" if (at := state.get(key)) else open_end for key, open_end in (("from", "the first call"), ("to", "now"))
+        ]
+        yield "window", None, f"{ends[0]} to {ends[1]} UTC"
+    for key in ("provider", "model", "run", "provenance", "status"):
+        for value in state.get(key) or ():
+            yield key, value, f"{key}: {runs.get(value, value) if key == 'run' else value}"
+
+
+def _drop(key: str, value: str | None) -> None:
+    if value is None:
+        st.session_state.update({key: DEFAULT_WINDOW, "from": None, "to": None})
+    else:
+        st.session_state[key] = [other for other in st.session_state[key] if other != value]
+
+
+_COPY = """
+<span id="copied" role="status" style="font-size:.875rem"></span>
+<button id="copy-link" type="button" style="font:inherit;font-size:.875rem;color:inherit;background:none;border:1px solid rgba(128,128,128,.4);
+border-radius:.25rem;padding:.25rem .75rem;min-height:2.5rem;cursor:pointer;white-space:nowrap">Copy link</button>
+<script>
+document.getElementById("copy-link").onclick = async () => {
+  const said = document.getElementById("copied");
+  try { await navigator.clipboard.writeText(window.location.href); said.textContent = "Copied"; }
+  catch { said.textContent = window.location.href; }
+  setTimeout(() => { said.textContent = ""; }, 8000);
+};
+</script>
+"""
+"""Where a browser forbids the clipboard, as it does away from this machine without TLS, the address is shown instead."""
 
 
 def _pulse(tiles: Callable[[], None] | None, drawn_s: float) -> None:
@@ -106,8 +162,8 @@ def _pulse(tiles: Callable[[], None] | None, drawn_s: float) -> None:
             st.error(f"**{words.escape(alert.name)}**: {words.escape(alert.message)}.", icon=":material/notifications_active:")
         rows = ask(views.count_calls)
         accuracy = "exact" if ask(views.is_exact) else "percentiles ±2 %"
-        fresh = words.age(time.time() - now.newest_s)
-        st.caption(f"{words.plural(rows, 'call')} in the window · newest call {fresh} old · {accuracy} · {_compared(now.selection)}")
+        fresh = f"newest call {words.age(time.time() - now.newest_s)} old" if now.newest_s else "no call yet"
+        st.caption(f"{words.plural(rows, 'call')} in the window · {fresh} · {accuracy} · {_compared(now.selection)}")
         if tiles is not None and rows:
             tiles()
 
@@ -155,6 +211,9 @@ def nothing_here() -> bool:
     """Say so where no call passes the filters, with the way out; return whether that is so."""
     if ask(views.count_calls):
         return False
+    if not shown().newest_s:
+        empty("No call yet, only lines of the logger. This command asks the built-in models a few questions:", "toolkit demo")
+        return True
     old = words.age(time.time() - shown().newest_s)
     empty(
         f"No call passes the filters in this window. The newest one in the journal is {old} old: choose a wider window, or fewer filters."
@@ -183,13 +242,45 @@ def say_left_out() -> None:
         st.caption(f"Lines of the {drawn} busiest of {every} models; the table has all. Filter by model to see the lines of others.")
 
 
+def timeline(figure: Figure, key: str, alt: str) -> None:
+    """Draw a figure over time; who drags over a part of it makes that the window of all pages."""
+    figure.update_layout(dragmode="select", selectdirection="h")
+    _selectable(figure, key, alt, ("box",))
+
+
 def clickable(figure: Figure, key: str, alt: str) -> list[Any] | None:
-    """Draw a figure whose points can be chosen; return the chosen point's ``customdata``."""
-    event = st.plotly_chart(_finished(figure), key=key, alt=alt, config=_CHART, on_select="rerun", selection_mode="points")
-    points = event.selection.points
-    return list(points[0]["customdata"]) if points else None
+    """Draw a figure whose points can be chosen; return the chosen point's ``customdata``.
+
+    A click means a point only while a drag does not select: here that is a tool beside the chart.
+    """
+    figure.update_layout(selectdirection="h")
+    points = _selectable(figure, key, alt, ("points", "box"))
+    return list(points[0]["customdata"]) if len(points) == 1 else None
 
 
+def _selectable(figure: Figure, key: str, alt: str, modes: Sequence[Literal["points", "box"]]) -> list[Any]:
+    # After a drag it is another chart, which has nothing selected.
+    place = f"{key}-{st.session_state.get('drags', 0)}"
+    drawn = st.plotly_chart(
+        _finished(figure), key=place, alt=alt, config=_SELECTABLE, on_select=partial(_look_closer, place), selection_mode=modes
+    )
+    return list(drawn.selection.points)
+
+
+def _look_closer(place: str) -> None:
+    boxes = st.session_state[place]["selection"]["box"]
+    if boxes:
+        from_, to = span_of(boxes[0]["x"])
+        st.session_state.update({"window": CUSTOM, "from": from_, "to": to, "drags": st.session_state.get("drags", 0) + 1})
+
+
+def span_of(ends: Sequence[str]) -> tuple[datetime, datetime]:
+    """Return the whole minutes that a box on an axis of time covers."""
+    first, last = sorted(datetime.fromisoformat(end).replace(second=0, microsecond=0) for end in ends)
+    return first, last + timedelta(minutes=1)
+
+
+_SELECTABLE = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "autoScale2d"]}
 _CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
 
 
@@ -224,7 +315,12 @@ def _parquet(frame: pl.DataFrame) -> bytes:
 
 
 def choose_row(
-    frame: pl.DataFrame | Styler, key: str, alt: str, identity: Sequence[str], columns: Mapping[str, Any] | None = None
+    frame: pl.DataFrame | Styler,
+    key: str,
+    alt: str,
+    identity: Sequence[str],
+    columns: Mapping[str, Any] | None = None,
+    height: int | Literal["auto"] = "auto",
 ) -> int | None:
     """Draw a table with one row to choose; return its number.
 
@@ -238,6 +334,7 @@ def choose_row(
     event = st.dataframe(
         frame,
         key=f"{key}-{mark}",
+        height=height,
         hide_index=True,
         column_config=_columns(plain, columns),
         placeholder=words.UNKNOWN,

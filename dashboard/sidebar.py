@@ -21,8 +21,10 @@ def choose(offered: Choices) -> Wanted:
     """Draw the filters and return what they say."""
     with st.sidebar:
         windows = [*WINDOWS_S, CUSTOM]
-        chosen = st.segmented_control("Window", windows, default=DEFAULT_WINDOW, required=True, key="window", bind="query-params")
-        from_s, to_s = _span() if chosen == CUSTOM else (None, None)
+        chosen = st.pills(
+            "Window", windows, default=DEFAULT_WINDOW, required=True, key="window", bind="query-params", on_change=_forget_span
+        )
+        from_s, to_s = _span(seen=chosen == CUSTOM)
         compare = _compare(offered.runs)
         filters = Selection(
             0.0,
@@ -39,16 +41,29 @@ def choose(offered: Choices) -> Wanted:
     return Wanted(chosen or DEFAULT_WINDOW, filters, from_s, to_s, compare, against)
 
 
-def _span() -> tuple[float | None, float | None]:
-    """Two moments in UTC; one that is left open means the first call, or now."""
-    found = [
-        st.datetime_input(label, value=None, key=key, bind="query-params", format="YYYY-MM-DD", step=60, help=help_)
-        for label, key, help_ in (("From (UTC)", "from", "Empty: from the first call on."), ("To (UTC)", "to", "Empty: until now."))
-    ]
+def _span(*, seen: bool) -> tuple[float | None, float | None]:
+    """Two moments in UTC; one that is left open means the first call, or now.
+
+    They are always there, if perhaps not seen: a chart may set them, and only a filter that was there before writes that into the address.
+    """
+    if not seen:
+        st.html("<style>.st-key-span {display: none}</style>")
+    with st.container(key="span"):
+        found = [
+            st.datetime_input(label, value=None, key=key, bind="query-params", format="YYYY-MM-DD", step=60, help=help_)
+            for label, key, help_ in (("From (UTC)", "from", "Empty: from the first call on."), ("To (UTC)", "to", "Empty: until now."))
+        ]
+    if not seen:
+        return None, None
     from_s, to_s = (None if at is None else _utc(at) for at in found)
     if from_s is not None and to_s is not None and to_s <= from_s:
         st.warning("The window ends before it begins: choose a later end.", icon=":material/schedule:")
     return from_s, to_s
+
+
+def _forget_span() -> None:
+    if st.session_state["window"] != CUSTOM:
+        st.session_state.update({"from": None, "to": None})
 
 
 def _utc(at: datetime) -> float:

@@ -32,6 +32,7 @@ PAGES = {
     "logs": "logs?window=24h&level=error&level=warn",
 }
 WIDTH, HEIGHT = 1400, 1250
+TALLER = {"cache": 1850, "latency": 1580, "cost": 1600}
 START = "import sys; from dashboard.serve import run; sys.exit(run(sys.argv[1], 8701))"
 RULES = '[[burn_rate]]\nname = "error budget"\nobjective = 0.99\n'
 
@@ -73,6 +74,7 @@ def take(browser: Browser, url: str, scheme: str, wanted: list[str]) -> None:
     context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme=scheme, timezone_id="Europe/Berlin")  # type: ignore[arg-type]
     page = context.new_page()
     for name in wanted:
+        page.set_viewport_size({"width": WIDTH, "height": TALLER.get(name, HEIGHT)})
         page.goto(f"{url}/{PAGES[name]}")
         settle(page)
         if name == "errors":

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
-from toolkit.monitor.events import CallRecord, ErrorRecord, RunRecord, VoteRecord
+from toolkit.monitor.events import CacheRecord, CallRecord, ErrorRecord, LogRecord, RunRecord, VoteRecord
 from toolkit.monitor.journal import Journal
 
 SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> ![i](http://192.0.2.1/i.png)"
@@ -16,7 +16,7 @@ SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.t
 BLANK = dict.fromkeys(CallRecord._fields)
 
 
-Record = CallRecord | ErrorRecord | RunRecord | VoteRecord
+Record = CallRecord | ErrorRecord | RunRecord | VoteRecord | LogRecord | CacheRecord
 
 
 def write(path: Path | str, rows: Iterable[Record]) -> None:
@@ -70,6 +70,20 @@ def error_of(call: CallRecord) -> ErrorRecord:
         at=call.at, error_id=f"error-{call.call_id}", call_id=call.call_id, run_id=call.run_id, process=call.process, type=str(call.error_type),
         fingerprint=str(call.error_fingerprint), message=str(call.error_message), stack=stack, context=json.dumps({"url": "http://127.0.0.1"}),
     )  # fmt: skip
+
+
+def log_entry(at: float, message: str, level: str = "INFO", **columns: object) -> LogRecord:
+    """Return the row of an entry of the logger."""
+    blank = dict.fromkeys(LogRecord._fields)
+    fixed = {"at": at, "log_id": f"{at:.6f}", "process": "host:7", "level": level, "message": message, "context": "{}"}
+    return LogRecord(**(blank | fixed | columns))  # type: ignore[arg-type]
+
+
+def cache_state(at: float, tier: str = "memory", **columns: object) -> CacheRecord:
+    """Return the row of a state of the cache of answers."""
+    fixed = {"at": at, "state_id": f"{tier}@{at:.6f}", "process": "host:7", "cache": "answers", "tier": tier, "hits": 1, "misses": 2}
+    rest = {"evictions": 0, "expirations": 0, "entries": 10, "max_entries": None, "size_bytes": None, "max_bytes": None}
+    return CacheRecord(**(fixed | rest | columns))  # type: ignore[arg-type]
 
 
 def _call(at: float, model: str, number: int, columns: dict[str, object]) -> CallRecord:

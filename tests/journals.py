@@ -8,7 +8,7 @@ import textwrap
 import threading
 from pathlib import Path
 
-from toolkit.monitor.events import CALL_COLUMNS, CallRecord, ErrorRecord
+from toolkit.monitor.events import CALL_COLUMNS, CacheRecord, CallRecord, ErrorRecord, LogRecord
 
 EMPTY_CALL = CallRecord(**dict.fromkeys(CALL_COLUMNS))
 CALL_NUMBERS = itertools.count()
@@ -36,6 +36,16 @@ def error(**fields):
     return record._replace(**fields)
 
 
+def entry(**fields):
+    record = LogRecord(1_750_000_000.0, "l-1", None, None, "p", "WARN", "the shelf is full", None, None, None, None, '{"shelf": 2}')
+    return record._replace(**fields)
+
+
+def cache_state(**fields):
+    record = CacheRecord(1_750_000_000.0, "s-1", "p", "answers", "memory", 3, 2, 1, 0, 10, 1000, None, None)
+    return record._replace(**fields)
+
+
 def in_another_process(code, *arguments, **options):
     """Run code in a new interpreter that knows this module's helpers."""
     program = [sys.executable, "-c", PROLOGUE + textwrap.dedent(code), *map(str, arguments)]
@@ -48,11 +58,11 @@ def finish(process, timeout_s=120):
     return output
 
 
-def written_by_itself(reader, rows):
+def written_by_itself(reader, rows, table="call"):
     """Wait, up to half a minute, until the writer's thread has done this much without being asked."""
     waiting = threading.Event()
     for _ in range(3000):
-        if reader.last_row() >= rows:
+        if reader.last_row(table) >= rows:
             return
         waiting.wait(0.01)
-    raise AssertionError(f"{reader.last_row()} rows after half a minute, {rows} expected")
+    raise AssertionError(f"{reader.last_row(table)} rows after half a minute, {rows} expected")

@@ -78,7 +78,7 @@ def context():
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         # One context for all: what it has compiled of the charts' library it need not compile again.
-        yield chromium.new_context(viewport={"width": 1400, "height": 1000})
+        yield chromium.new_context(viewport={"width": 1400, "height": 1000}, permissions=["clipboard-read", "clipboard-write"])
         chromium.close()
 
 
@@ -182,6 +182,27 @@ def test_filters_survive_in_a_copied_address(page, context, server):
     expect(other.get_by_role("heading", name="Cache", exact=True)).to_be_visible()
     expect(other.get_by_text(f"{said} calls in the window")).to_be_visible()
     other.close()
+
+
+def test_dragging_over_a_chart_makes_that_time_the_window_and_a_chip_gives_the_old_one_back(page, server):
+    page.goto(f"{server.url}/?status=ok")
+    expect(page.locator(".js-plotly-plot .bars").first).to_be_visible()
+    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
+    area = page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
+    middle = area["y"] + area["height"] / 2
+    page.mouse.move(area["x"] + area["width"] * 0.3, middle)
+    page.mouse.down()
+    page.mouse.move(area["x"] + area["width"] * 0.6, middle, steps=5)
+    page.mouse.up()
+    expect(page).to_have_url(re.compile(r"window=custom&from=20\d\d-\d\d-\d\dT\d\d%3A\d\d&to=20"))
+    assert "status=ok" in page.url
+    page.get_by_role("button", name=re.compile(r"^20.* to 20.* UTC$")).click()
+    expect(page).not_to_have_url(re.compile("window=custom|from=|to="))
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.get_by_role("status").get_by_text("Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
+    page.get_by_role("button", name="status: ok").click()
+    expect(page).not_to_have_url(re.compile("status="))
 
 
 def test_calls_of_another_process_appear_by_themselves(page, server):

@@ -1,6 +1,7 @@
 """The dashboard's pages, run without a browser on journals that the real monitor wrote."""
 
 import functools
+import json
 import socket
 import time
 from pathlib import Path
@@ -13,8 +14,8 @@ from streamlit.testing.v1 import AppTest
 import dashboard
 from dashboard import calllog, serve
 from dashboard.calllog import CallLog
-from dashboard.page import Choice
-from dashboard_calls import SCRIPT, a_day, error_of, failed_call, live_call, replayed_call, write
+from dashboard.page import Choice, span_of
+from dashboard_calls import SCRIPT, a_day, cache_state, error_of, failed_call, live_call, log_entry, replayed_call, write
 from servers.postgres import PASSWORD, QUOTED_PASSWORD
 from toolkit import settings
 from toolkit.errors import JournalError
@@ -341,10 +342,10 @@ def test_runs_stand_side_by_side_with_verdicts_answers_and_votes(journal):
     assert not at.error
     side_by_side, verdicts, votes = (table.value for table in at.dataframe)
     assert side_by_side["run"].tolist() == ["R1", "R2", "R1", "R2"]
-    assert side_by_side["mean latency against baseline (ms)"][1].startswith("+500 (")
+    assert side_by_side["Δ mean latency (ms)"][1].startswith("+500 (")
     assert verdicts["verdict"].tolist() == [f"{A} is faster than {B}"]
     assert votes["wins"].tolist() == [2.0, 1.0]
-    [answers] = at.get("html")
+    (answers,) = (part for part in at.get("html") if "<table" in part.proto.body)
     assert "&lt;script&gt;" in answers.proto.body
     assert "<script" not in answers.proto.body
     assert "<ins" in answers.proto.body
@@ -366,6 +367,88 @@ def test_a_chosen_log_line_opens_its_call(journal):
     at = opened("logs", chosen={"lines": failed.call_id}, level="error", search="HOST")
     assert at.dataframe[0].value["line"].tolist() == ["ServerError: no such host, 3 attempts"]
     assert "ServerError: no such host" in [code.value for code in at.code]
+
+
+def test_the_loggers_entries_of_other_processes_are_lines_and_open_with_fields_and_stack(journal):
+    now = time.time()
+    call = live_call(now - 50, B)
+    entry = log_entry(
+        now - 60, f"disk full {SCRIPT}", "ERROR", context='{"free_mb": 3}', error_id="e-77", error_type="OSError", error_message="no space",
+        stack="Traceback: here", call_id=call.call_id,
+    )  # fmt: skip
+    write(journal, [entry, call, log_entry(now - 40, "all good")])
+    at = opened("logs", chosen={"lines": entry.log_id}, search="FREE_MB")
+    assert at.dataframe[0].value["process or model"].tolist() == ["host:7"]
+    assert at.dataframe[0].value["line"].tolist() == [f'disk full {SCRIPT} · OSError: no space {{"free_mb": 3}}']
+    assert [code.value for code in at.code] == [f"disk full {SCRIPT}", "Traceback: here"]
+    assert [json.loads(field.value) for field in at.json] == [{"free_mb": 3}]
+    assert "Error e-77" in texts(at)
+    assert opened("logs", of="logger").dataframe[0].value["line"].tolist()[0] == "all good"
+    assert len(opened("logs", level="info").dataframe[0].value) == 2
+    only_calls = opened("logs", model=B)
+    assert only_calls.dataframe[0].value["process or model"].tolist() == [B]
+    assert "these filters leave only calls" in texts(only_calls)
+
+
+def test_who_only_logs_sees_the_lines_and_is_told_how_to_make_calls(journal):
+    write(journal, [log_entry(time.time() - 5, "before any call", "WARN")])
+    at = opened("logs", window="all")
+    assert at.dataframe[0].value["line"].tolist() == ["before any call"]
+    assert "no call yet" in at.caption[0].value
+    assert "toolkit demo" in [code.value for code in opened("overview").code]
+
+
+def test_the_cache_page_says_how_full_tiers_are_and_what_they_let_go(journal):
+    now = time.time()
+    states = [
+        cache_state(now - 7200, entries=990, max_entries=1000, evictions=4),
+        cache_state(now - 3600, entries=1000, max_entries=1000, evictions=6, process="host:8"),
+        cache_state(now - 3500, "disk", entries=70, size_bytes=5_000_000, max_bytes=20_000_000, expirations=2),
+    ]
+    write(journal, [live_call(now - 60, A), *states])
+    at = opened("cache")
+    assert not at.error
+    tiers = next(table.value for table in at.dataframe if "evicted" in table.value)
+    assert tiers[["tier", "entries", "evicted", "expired", "processes"]].to_numpy().tolist() == [
+        ["disk", 70, 0, 2, 1],
+        ["memory", 1000, 10, 0, 2],
+    ]
+    assert tiers["full"].tolist() == [0.25, 1.0]
+    assert "Evictions and expirations" in [heading.value for heading in at.subheader]
+
+
+def test_without_states_of_caches_the_page_says_how_to_look_now(journal):
+    write(journal, [live_call(time.time() - 60, A)])
+    at = opened("cache")
+    assert "toolkit cache stats" in [code.value for code in at.code]
+
+
+def test_filters_are_chips_and_go_by_a_click(day):
+    at = opened("overview", model=["ollama/llama3.2:1b", "cohere/command-r"], status="ok")
+    chips = {button.label.replace("\\", ""): button for button in at.button if button.key.startswith("chip-")}
+    assert list(chips) == ["model: ollama/llama3.2:1b", "model: cohere/command-r", "status: ok"]
+    before = calls_in_window(at)
+    chips["model: cohere/command-r"].click().run()
+    assert at.multiselect(key="model").value == ["ollama/llama3.2:1b"]
+    assert calls_in_window(at) < before
+
+
+def test_a_window_between_two_moments_is_a_chip_and_its_moments_go_with_it(journal):
+    write(journal, [live_call(1_700_000_000.0, A), live_call(time.time() - 60, B)])
+    at = opened(**{"window": "custom", "from": "2023-11-14T22:00", "to": "2023-11-14T23:00"})
+    (chip,) = (button for button in at.button if button.key.startswith("chip-"))
+    assert chip.label.replace("\\", "") == "2023-11-14 22:00 to 2023-11-14 23:00 UTC"
+    chip.click().run()
+    assert calls_in_window(at) == 1
+    assert (at.session_state["window"], at.session_state["from"], at.session_state["to"]) == ("24h", None, None)
+
+
+@pytest.mark.parametrize(("ends", "span"), [
+    (["2026-11-25 10:23:45.1234", "2026-11-25 12:00"], ("2026-11-25T10:23:00", "2026-11-25T12:01:00")),
+    (["2026-11-26", "2026-11-25 23:59:59"], ("2026-11-25T23:59:00", "2026-11-26T00:01:00")),
+])  # fmt: skip
+def test_a_box_over_an_axis_of_time_is_whole_minutes_from_early_to_late(ends, span):
+    assert tuple(end.isoformat() for end in span_of(ends)) == span
 
 
 def test_an_absolute_window_in_the_address_holds_its_calls_only(journal):

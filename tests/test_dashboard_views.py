@@ -28,7 +28,8 @@ def part(*rows, selection=HOUR):
 def single(*rows, selection=HOUR):
     """The same calls, for questions about single ones."""
     inside = pl.col("at").is_between(selection.lo_s, selection.hi_s, closed="left")
-    return views.Rows(frame(*rows).lazy().filter(inside, *views.filters(selection)), selection)
+    kept = frame(*rows).lazy().filter(inside, *views.filters(selection))
+    return views.Rows(lambda since_s: kept.filter(pl.col("at") >= since_s), selection)
 
 
 def failures(*rows, selection=HOUR):
@@ -644,17 +645,17 @@ def test_votes_without_a_single_loss_have_no_abilities_but_are_counted():
 # Log lines
 
 
-def test_log_lines_have_levels_and_can_be_searched_newest_first():
+def test_lines_of_calls_have_levels_and_can_be_searched_newest_first():
     rows = [
         live_call(3700.0, A), live_call(3701.0, A, attempts=2), failed_call(3702.0, B, error_message="No such HOST (a.b)"),
         live_call(3703.0, A, status="left"), replayed_call(3704.0, A),
     ]  # fmt: skip
-    lines = views.log_lines(single(*rows), (), "")
+    lines = views.call_lines(single(*rows), (), "")
     assert lines["level"].to_list() == ["info", "warn", "error", "warn", "info"]
     assert lines["line"][2] == "ServerError: No such HOST (a.b), 3 attempts"
-    assert views.log_lines(single(*rows), (), "host (A.B)")["at"].to_list() == [3702.0]
-    assert views.log_lines(single(*rows), ("warn",), "")["at"].to_list() == [3703.0, 3701.0]
-    assert views.log_lines(single(*rows), (), "", limit=2)["at"].to_list() == [3704.0, 3703.0]
+    assert views.call_lines(single(*rows), (), "host (A.B)")["at"].to_list() == [3702.0]
+    assert views.call_lines(single(*rows), ("warn",), "")["at"].to_list() == [3703.0, 3701.0]
+    assert views.call_lines(single(*rows), (), "", limit=2)["at"].to_list() == [3704.0, 3703.0]
 
 
 def test_a_heat_map_shares_each_whole_bucket_out_over_classes_of_latency():

@@ -8,9 +8,9 @@ from datetime import date, timedelta
 import polars as pl
 import pytest
 
-from journals import call, error, finish, in_another_process
+from journals import cache_state, call, entry, error, finish, in_another_process
 from toolkit import monitor
-from toolkit.errors import JournalError
+from toolkit.errors import ConfigError, JournalError
 from toolkit.monitor.events import RunRecord, VoteRecord
 from toolkit.monitor.journal import Journal, JournalReader, read_address
 from toolkit.monitor.journal.archive import first_second, hand_over, next_piece, tidy, write_file
@@ -73,6 +73,23 @@ def archive_all(address):
 
 
 # Moving
+
+
+def test_entries_of_the_logger_and_states_of_caches_move_and_go_as_calls_do(journal, reader, address):
+    for day in range(3):
+        at = first_second(FIRST) + day * DAY_S + 5
+        journal.append(entry(at=at, log_id=f"l{day}", run_id="r-1" if day else None))
+        journal.append(cache_state(at=at, state_id=f"s{day}"))
+    assert journal.flush()
+    before = reader.logs(), reader.cache_states()
+    assert prune(address, now=NOW, archive_after_s=DAY_S).archived == {"log": 2, "cache": 2}
+    assert (reader.logs(), reader.cache_states()) == before
+    assert reader.scan("log").sort("row").collect().to_dict(as_series=False) == before[0]
+    assert reader.logs(run="r-1")["log_id"] == ["l1", "l2"]
+    assert prune(address, now=NOW, older_than_s=2 * DAY_S).removed == {"log": 1, "cache": 1}
+    assert (reader.logs()["log_id"], reader.cache_states()["state_id"]) == (["l1", "l2"], ["s1", "s2"])
+    with pytest.raises(ConfigError, match="belong to no run"):
+        reader.scan("cache", run="r-1")
 
 
 def test_closed_days_move_and_nothing_else_changes_for_a_reader(three_days, reader, address):

@@ -10,7 +10,7 @@ import time
 import polars as pl
 import pytest
 
-from journals import call, error
+from journals import cache_state, call, entry, error
 from toolkit import monitor
 from toolkit.cli import main
 from toolkit.monitor.events import RunRecord
@@ -32,6 +32,9 @@ def filled(journal_url, monkeypatch):
         at = time.time() - (4 * DAY_S if old else 5)
         journal.append(call(call_id=f"c{number}", at=at, run_id="r-1" if old else None, text='say "hi",\n' * 40, latency_s=number / 8))
     journal.append(error(at=time.time()))
+    for number in range(2):
+        journal.append(entry(log_id=f"l{number}", at=time.time(), run_id="r-1" if number else None))
+    journal.append(cache_state(at=time.time()))
     journal.close()
     return journal_url
 
@@ -128,8 +131,8 @@ def test_a_whole_journal_is_said_to_be_whole(filled, capsys):
     said(capsys, "prune")
     found = said(capsys, "check")
     assert (found["ok"], found["schema_version"], found["problems"]) == (True, SCHEMA_VERSION, [])
-    assert found["rows"] == {"call": ROWS // 2, "error": 1, "run": 1, "vote": 0}
-    assert found["archived"] == {"call": ROWS // 2, "error": 0}
+    assert found["rows"] == {"call": ROWS // 2, "error": 1, "run": 1, "vote": 0, "log": 2, "cache": 1}
+    assert found["archived"] == {"call": ROWS // 2, "error": 0, "log": 0, "cache": 0}
     assert main(["journal", "check"]) == 0
     assert "Everything is as it should be" in capsys.readouterr().out
 

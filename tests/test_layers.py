@@ -11,7 +11,7 @@ ROWS = [
     {"settings", "keys", "stats", "pricing", "schemas"},
     {"wire", "cache", "monitor", "charts"},
     {"providers"},
-    {"timing", "transports", "routing"},
+    {"timing", "transports", "routing", "watching"},
     {"call"},
     {"drive"},
     {"client", "widgets"},

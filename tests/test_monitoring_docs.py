@@ -6,7 +6,7 @@ import re
 import pytest
 
 from toolkit import monitor
-from toolkit.monitor.events import CALL_COLUMNS, ErrorRecord
+from toolkit.monitor.events import CALL_COLUMNS, CacheRecord, ErrorRecord, LogRecord
 
 PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "monitoring.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -28,3 +28,8 @@ def test_the_page_s_examples_run(code):
 def test_the_page_names_what_the_monitor_offers():
     functions = [name for name in monitor.__all__ if not name[0].isupper()]
     assert [name for name in functions if name not in PAGE] == []
+
+
+@pytest.mark.parametrize("record", [LogRecord, CacheRecord])
+def test_the_page_names_every_column_of_what_else_the_journal_keeps(record):
+    assert f"`{' '.join(record._fields)}`" in PAGE

@@ -138,7 +138,7 @@ def add_journal_commands(commands: Any) -> None:  # as above
     actions = journal.add_subparsers(metavar="ACTION", required=True)
     export = command(actions, "export", export_journal, "write the calls to a .parquet, .csv or .jsonl file")
     export.add_argument("file", metavar="FILE")
-    export.add_argument("--table", default="call", help="call, error, run or vote (default %(default)s)")
+    export.add_argument("--table", default="call", help="call, error, run, vote, log or cache (default %(default)s)")
     export.add_argument("--run", dest="of_run", metavar="RUN", help="id or name of a comparison: only its rows")
     export.add_argument("--since", type=duration, metavar="TIME", help="only rows of the last 90min, 12h, 30d")
     prune = command(actions, "prune", prune_journal, "move days that are over to Parquet files, and remove those that are too old")

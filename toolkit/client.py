@@ -47,6 +47,7 @@ from .types import (
     TextPart,
     Usage,
 )
+from .watching import watch_caches
 from .wire.limiter import Limiter
 from .wire.retry import Retry
 from .wire.steps import Steps
@@ -245,6 +246,8 @@ class Toolbox:
         self.journal = (
             open_journal(journal if isinstance(journal, str) else None) if journal is True or isinstance(journal, str) else journal
         )
+        if self.journal:
+            watch_caches(self.journal, self.cache)
         switch_on_as_set()
         self.policy = Policy(
             retry=retry or Retry(),

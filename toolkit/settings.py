@@ -6,6 +6,7 @@ TOOLKIT_JOURNAL         path of the journal (SQLite), default ``$TOOLKIT_HOME/jo
 TOOLKIT_CACHE           folder of the answer cache, default ``$TOOLKIT_HOME/cache``; or ``redis://…``: a Redis below that folder
 TOOLKIT_CACHE_HMAC_KEY  secret that answers in Redis are signed with; what is not signed with it is not believed
 TOOLKIT_RECORD_CONTENT  ``1`` (default) keeps prompts and answers in the journal, ``0`` only their hashes and sizes
+TOOLKIT_JOURNAL_LEVEL   from which level on the logger's entries go to the journal: ``INFO`` (default), another level, or ``OFF``
 TOOLKIT_ALERTS          file of alert rules (TOML); default ``$TOOLKIT_HOME/alerts.toml``
 TOOLKIT_OFFLINE         ``1`` refuses every address that is not loopback
 TOOLKIT_EXPORTERS       where else calls and errors are sent: ``otel``, ``sentry``, ``prometheus``, with commas between; default nowhere
@@ -34,6 +35,7 @@ __all__ = [
     "home",
     "in_ci",
     "is_loopback",
+    "journal_level",
     "journal_url",
     "metrics_port",
     "offline",
@@ -80,6 +82,11 @@ def private_folder(path: Path) -> Path:
 def journal_url() -> str:
     """Return where the journal is: ``TOOLKIT_JOURNAL``, or a file in ``home()``."""
     return variable("TOOLKIT_JOURNAL") or str(home() / "journal.sqlite")
+
+
+def journal_level() -> str:
+    """Return the lowest level of what the logger writes to the journal, or ``OFF``: ``TOOLKIT_JOURNAL_LEVEL``."""
+    return (variable("TOOLKIT_JOURNAL_LEVEL") or "INFO").upper()
 
 
 def alerts_file() -> Path:

@@ -57,20 +57,21 @@ def side_by_side(runs: list[str], names: dict[str, str]) -> None:
         pl.col("errors").alias("errors"),
         (pl.col("p50_s") * 1e3).round_sig_figs(3).alias("p50 (ms)"),
         (pl.col("p95_s") * 1e3).round_sig_figs(3).alias("p95 (ms)"),
-        pl.col("latency").alias("mean latency against baseline (ms)"),
+        pl.col("latency").alias("Δ mean latency (ms)"),
         pl.col("usd_per_1k_calls").alias("per 1k calls ($)"),
-        pl.col("cost").alias("cost per 1k calls against baseline ($)"),
+        pl.col("cost").alias("Δ cost per 1k calls ($)"),
         pl.col("note").replace("", None).alias("too few calls"),
     )
     drawn = drawn.select(column for column in drawn if column.null_count() < drawn.height)
     columns = {
         "errors": st.column_config.NumberColumn(format="percent"),
         "per 1k calls ($)": st.column_config.NumberColumn(format="$%.4f"),
-        "mean latency against baseline (ms)": st.column_config.TextColumn(width=230),
+        "Δ mean latency (ms)": st.column_config.TextColumn(width=190, help="Against the baseline."),
+        "Δ cost per 1k calls ($)": st.column_config.TextColumn(help="Against the baseline."),
     }
     table(drawn, "side-by-side", "Runs side by side: calls, errors, latency, cost, each against the baseline", columns)
     st.caption(
-        f"Baseline: {words.escape(names[runs[0]])}. Differences are paired on prompts that both runs asked of the same model, with 95 % intervals; "
+        f"Baseline: {words.escape(names[runs[0]])}. Differences (Δ) from it are paired on prompts that both runs asked of the same model, with 95 % intervals; "
         "an interval without zero is a difference beyond chance."
     )
     download("runs", lambda: found)
@@ -78,14 +79,14 @@ def side_by_side(runs: list[str], names: dict[str, str]) -> None:
 
 def _said(deltas: pl.DataFrame, name: str, scale: float) -> pl.DataFrame:
     said = [
-        note if effect is None else f"{effect * scale:+.3g} ({_end(low, scale)} to {_end(high, scale)}), n = {n}"
+        note if effect is None else f"{_end(effect, scale)} ({_end(low, scale)} to {_end(high, scale)}), n = {n}"
         for effect, low, high, n, note in deltas.select("effect", "low", "high", "n", "note").iter_rows()
     ]
     return deltas.select("run_id", "label").with_columns(pl.Series(name, said, dtype=pl.String))
 
 
 def _end(value: float | None, scale: float) -> str:
-    return words.UNKNOWN if value is None else f"{value * scale:+.3g}"
+    return words.UNKNOWN if value is None else f"{'+' if value > 0 else ''}{words.three(value * scale)}"
 
 
 def pareto() -> None:
@@ -113,6 +114,8 @@ def pairs(run: str) -> None:
         return
     scale, unit = {"latency_s": (1e3, "ms"), "cost_usd": (1.0, "$"), "output_tokens": (1.0, "tokens")}[metric]
     drawn = found.select(
+        pl.col("a").alias("A"),
+        pl.col("b").alias("B"),
         pl.Series("verdict", [_verdict(row, metric) for row in found.iter_rows(named=True)], dtype=pl.String),
         (pl.col("effect") * scale).round_sig_figs(3).alias(f"A - B ({unit})"),
         pl.Series(
@@ -122,8 +125,6 @@ def pairs(run: str) -> None:
         ),
         pl.col("p_adjusted").round_sig_figs(2).alias("p (Holm)"),
         pl.col("n").alias("prompts"),
-        pl.col("a").alias("A"),
-        pl.col("b").alias("B"),
         pl.col("note").replace("", None).alias("note"),
     )
     table(

@@ -8,7 +8,7 @@ import polars as pl
 import streamlit as st
 
 from dashboard import data, figures, views, words
-from dashboard.page import ask, chart, download, empty, header, nothing_here, panel, shown, table
+from dashboard.page import ask, download, empty, header, nothing_here, panel, shown, table, timeline
 
 
 def tiles() -> None:
@@ -19,11 +19,18 @@ def tiles() -> None:
     per_1k = None if now.cost_usd is None or not priced else now.cost_usd / priced * 1e3
     row = iter(st.columns(4))
     next(row).metric(
-        "Cost", words.escape(words.dollars(now.cost_usd)), words.change(now.cost_usd, was.cost_usd), delta_color="inverse", border=True
+        "Cost",
+        words.escape(words.dollars(now.cost_usd)),
+        words.change(now.cost_usd, was.cost_usd),
+        delta_color="inverse",
+        border=True,
+        height="stretch",
     )
-    next(row).metric("Per 1,000 live calls", words.escape(words.dollars(per_1k)), border=True)
-    next(row).metric("Saved by the cache", words.escape(words.dollars(saved)), border=True)
-    next(row).metric("Live calls of unknown price", words.count(unpriced), border=True, help="Their cost is in no sum on this page.")
+    next(row).metric("Per 1,000 live calls", words.escape(words.dollars(per_1k)), border=True, height="stretch")
+    next(row).metric("Saved by the cache", words.escape(words.dollars(saved)), border=True, height="stretch")
+    next(row).metric(
+        "Live calls of unknown price", words.count(unpriced), border=True, height="stretch", help="Their cost is in no sum on this page."
+    )
 
 
 def budget() -> float | None:
@@ -59,7 +66,7 @@ def by_day(month_usd: float | None) -> None:
         )
         return
     a_day = None if month_usd is None else month_usd / views.MONTH_DAYS
-    chart(figures.cost_by_day(found, shown().models, a_day), "by-day", "Dollars by day, stacked by model")
+    timeline(figures.cost_by_day(found, shown().models, a_day), "by-day", "Dollars by day, stacked by model")
     st.caption("Days are UTC. A pale day is cut by the window's edge and holds only part of its calls.")
 
 

@@ -11,7 +11,7 @@ import streamlit as st
 
 from dashboard import data, figures, views, words
 from dashboard.detail import list_calls
-from dashboard.page import ask, ask_failures, chart, choose_row, download, header, nothing_here, panel, shown, table
+from dashboard.page import ask, ask_failures, choose_row, download, header, nothing_here, panel, shown, table, timeline
 from dashboard.selection import Selection
 from toolkit.hints import next_step
 
@@ -20,7 +20,7 @@ def over_time() -> None:
     found = ask(views.errors_over_time)
     counts = {kind: int(found.filter(pl.col("kind") == kind)["n"].sum()) for kind in views.ERROR_KINDS}
     said = ", ".join(f"{kind} {n}" for kind, n in counts.items())
-    chart(figures.errors(found, views.ERROR_KINDS), "errors", f"Failed calls over time: {said}")
+    timeline(figures.errors(found, views.ERROR_KINDS), "errors", f"Failed calls over time: {said}")
     again, failed = ask(views.retries)
     st.caption(
         f"{words.plural(failed, 'call')} failed in the window; services were asked {words.plural(again, 'time')} more after a failed attempt."

@@ -39,7 +39,9 @@ def over_time(name: str) -> tuple[str, float, float] | None:
     point = clickable(
         figure, f"lines-{name}", f"{name} latency of live calls over time, a line for each of {table['label'].n_unique()} models"
     )
-    st.caption(f"Buckets with fewer than {enough} live calls, or cut by the window's edge, are left out. Click on a point for its calls.")
+    st.caption(
+        f"Buckets with fewer than {enough} live calls, or cut by the window's edge, are left out. Click on a point for its calls; with Box Select, above the chart, drag to see only that time."
+    )
     say_left_out()
     return (str(point[0]), float(point[1]), float(point[2])) if point else None
 
@@ -81,7 +83,9 @@ def by_model() -> str | None:
         pl.col("note").replace("", None).alias("too few calls"),
     )
     drawn = drawn.select(column for column in drawn if column.null_count() < drawn.height)
-    columns = {name: st.column_config.NumberColumn(format="localized") for name in drawn.columns if name.endswith(("(ms)", "/s"))}
+    columns = {
+        name: st.column_config.NumberColumn(format="localized") for name in drawn.columns if name == "n" or name.endswith(("(ms)", "/s"))
+    }
     alt = "Latency by model: live calls, percentiles with intervals, time to first token, tokens a second"
     row = choose_row(greyed(drawn, table), "models", alt, table["label"].to_list(), columns)
     st.caption(

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import figures, views, words
-from dashboard.page import ask, chart, download, header, nothing_here, panel
+from dashboard.page import ask, download, header, nothing_here, panel, timeline
 from dashboard.views import Estimate, Summary
 
 DeltaColour = Literal["normal", "inverse", "off"]
@@ -35,7 +35,16 @@ def tiles() -> None:
 
 def tile(column: DeltaGenerator, label: str, value: str, delta: str | None, spark: pl.Series, colour: DeltaColour) -> None:
     points = spark.drop_nulls().to_list()
-    column.metric(label, value, delta, delta_color=colour, border=True, chart_data=points if len(points) > 1 else None, chart_type="area")
+    column.metric(
+        label,
+        value,
+        delta,
+        delta_color=colour,
+        border=True,
+        height="stretch",
+        chart_data=points if len(points) > 1 else None,
+        chart_type="area",
+    )
 
 
 def _latency(now: Summary, was: Summary) -> tuple[str, Estimate, Estimate]:
@@ -74,15 +83,15 @@ def _range(estimate: Estimate, written: Callable[[float | None], str]) -> str:
 
 def trends() -> None:
     table = ask(views.traffic)
-    left, middle, right = st.columns(3)
-    with left, panel("Rate"):
-        chart(figures.traffic(table), "rate", "Calls a minute over time, stacked by outcome: live, replayed, coalesced, left, failed")
-    with middle, panel("Errors"):
-        chart(figures.share(table, "errors"), "error-share", "Share of failed calls over time")
+    with panel("Rate"):
+        timeline(figures.traffic(table), "rate", "Calls a minute over time, stacked by outcome: live, replayed, coalesced, left, failed")
+    left, right = st.columns(2)
+    with left, panel("Errors"):
+        timeline(figures.share(table, "errors"), "error-share", "Share of failed calls over time")
     with right, panel("Duration"):
-        chart(figures.series(table, {"p50_s": "p50", "p95_s": "p95"}), "duration", "p50 and p95 latency of live calls over time")
+        timeline(figures.series(table, {"p50_s": "p50", "p95_s": "p95"}), "duration", "p50 and p95 latency of live calls over time")
     st.caption(
-        "Times are UTC. Pale bars reach over the window's edge and hold only part of their calls; lines leave those out. Duration is that of "
+        "Drag over a part of a chart to see only that time, on every page. Times are UTC. Pale bars reach over the window's edge and hold only part of their calls; lines leave those out. Duration is that of "
         "live calls that succeeded; a p95 needs 20 of them in a time bucket."
     )
 

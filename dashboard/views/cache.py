@@ -7,10 +7,14 @@ from dataclasses import dataclass
 import polars as pl
 
 from dashboard.cells import COALESCED, LIVE, OK, REPLAYED, quantile
+from dashboard.selection import Selection, step_for
 from dashboard.views.latency import thin
-from dashboard.views.slices import BUCKETS, POINTS, Estimate, Slice, bucketed, percentile, share, step_of, total
+from dashboard.views.slices import BUCKETS, POINTS, Estimate, Slice, bucketed, edge_cuts, percentile, share, step_of, total
 
-__all__ = ["TIERS", "CacheTotals", "cache_by_model", "cache_over_time", "cache_totals", "hit_share_over_time", "hits_against_misses"]
+__all__ = [
+    "TIERS", "CacheTotals", "cache_by_model", "cache_fill_over_time", "cache_losses_over_time", "cache_over_time", "cache_tiers", "cache_totals",
+    "hit_share_over_time", "hits_against_misses",
+]  # fmt: skip
 
 TIERS = ("memory", "disk", "redis")
 
@@ -47,8 +51,8 @@ def cache_totals(part: Slice) -> CacheTotals:
         **found,
         hits=share(found["replayed"], found["replayed"] + found["live"]),
         hits_before=share(then["replayed"], then["replayed"] + then["live"]),
-        live_p50_s=percentile(part.calls.values("latency_s"), 0.5),
-        lookup_p50_s=percentile(part.calls.values("lookup_s"), 0.5),
+        live_p50_s=percentile(part.calls.levels("latency_s"), 0.5),
+        lookup_p50_s=percentile(part.calls.levels("lookup_s"), 0.5),
     )
 
 
@@ -77,12 +81,12 @@ def cache_by_model(part: Slice) -> pl.DataFrame:
 
 
 def _median(part: Slice, measure: str, name: str) -> pl.DataFrame:
-    return part.calls.values(measure).group_by("label").agg(quantile(0.5).alias(name))
+    return part.calls.levels(measure).group_by("label").agg(quantile(0.5).alias(name))
 
 
 def hits_against_misses(part: Slice) -> pl.DataFrame:
     """Return ``source latency_s share``: how long look-ups that hit took, and live answers."""
-    sources = {"cache hit (look-up)": part.calls.values("lookup_s"), "miss (live answer)": part.calls.values("latency_s")}
+    sources = {"cache hit (look-up)": part.calls.levels("lookup_s"), "miss (live answer)": part.calls.levels("latency_s")}
     frames = [
         thin(name, rows.filter(pl.col("value") > 0), POINTS // 4).rename({"label": "source"})
         for name, rows in sources.items()
@@ -116,3 +120,50 @@ def hit_share_over_time(part: Slice) -> pl.DataFrame:
         .with_columns(pl.col("label").cast(pl.String))
         .sort("label", "start_s")
     )
+
+
+# States of caches
+
+
+def cache_tiers(states: pl.DataFrame) -> pl.DataFrame:
+    """Return one row a cache and tier: how full it was when a process last looked, and what happened to it in the window.
+
+    ``full`` is the share of the limit that is used, of entries or of bytes, whichever is limited.
+    """
+    full = pl.coalesce(pl.col("entries") / pl.col("max_entries"), pl.col("size_bytes") / pl.col("max_bytes"))
+    return (
+        states.sort("at", "row")
+        .group_by("cache", "tier", maintain_order=True)
+        .agg(
+            pl.col("entries", "max_entries", "size_bytes", "max_bytes").last(),
+            pl.col("hits", "misses").sum(),
+            *(pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in ("evictions", "expirations")),
+            processes=pl.col("process").n_unique(),
+            last_s=pl.col("at").max(),
+        )
+        .with_columns(full=full)
+        .sort("cache", "tier")
+    )
+
+
+def cache_fill_over_time(states: pl.DataFrame, selection: Selection) -> pl.DataFrame:
+    """Return ``name start_s entries size_bytes``: the fullest state of a tier in each time bucket."""
+    placed = _placed(states, selection).filter(pl.col("entries").is_not_null())
+    return placed.group_by("name", "start_s").agg(pl.col("entries", "size_bytes").max()).sort("name", "start_s")
+
+
+def cache_losses_over_time(states: pl.DataFrame, selection: Selection) -> pl.DataFrame:
+    """Return ``kind start_s partial n``: entries evicted and expired in each time bucket, where there were any."""
+    found = _placed(states, selection).group_by("start_s", "partial").agg(pl.col("evictions", "expirations").sum())
+    kinds = found.rename({"evictions": "evicted", "expirations": "expired"}).unpivot(
+        index=["start_s", "partial"], variable_name="kind", value_name="n"
+    )
+    return kinds.filter(pl.col("n") > 0).sort("start_s", "kind")
+
+
+def _placed(states: pl.DataFrame, selection: Selection) -> pl.DataFrame:
+    """Return states with the name of their tier, and the bucket of time they fall into."""
+    low, high = states.select(low=pl.col("at").min(), high=pl.col("at").max()).row(0)
+    step_s = step_for((high or 0.0) - (low or 0.0), BUCKETS // 2)
+    start = (pl.col("at") / step_s).floor() * step_s
+    return states.with_columns(name=pl.format("{} · {}", "cache", "tier"), start_s=start).with_columns(partial=edge_cuts(selection, step_s))

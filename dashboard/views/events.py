@@ -1,20 +1,47 @@
-"""Calls as lines of a log: newest first, with a level, to be searched."""
+"""Lines of a log, newest first, with a level, to be searched: the logger's entries, and calls."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import polars as pl
 
 from dashboard.cells import FAILED, LEFT
 from dashboard.views.slices import Rows
 
-__all__ = ["LEVELS", "export_rows", "log_lines"]
+__all__ = ["LEVELS", "call_lines", "entry_lines", "export_rows", "newest_lines"]
 
-LEVELS = ("error", "warn", "info")
+LEVELS = ("fatal", "error", "warn", "info", "debug")
 EXPORT_ROWS = 200_000
 
 
-def log_lines(part: Rows, levels: tuple[str, ...], search: str, limit: int = 500) -> pl.DataFrame:
-    """Return ``at level label line call_id``, newest first.
+def entry_lines(entries: pl.DataFrame, levels: tuple[str, ...], search: str, limit: int = 500) -> pl.DataFrame:
+    """Return ``at level source line id`` of the logger's entries, newest first; ``source`` is the process.
+
+    ``search`` is looked for, as it is and in any case, in the line (which has the fields and the error), the process and the error's id.
+    """
+    fields = pl.when(pl.col("context") == "{}").then(pl.lit("")).otherwise(pl.concat_str(pl.lit(" "), pl.col("context")))
+    failure = pl.format(" · {}: {}", _text("error_type", ""), _text("error_message", ""))
+    error = pl.when(pl.col("error_type").is_null()).then(pl.lit("")).otherwise(failure)
+    line = pl.concat_str(pl.col("message"), error, fields)
+    keep = [pl.col("level").str.to_lowercase().is_in(list(levels))] if levels else []
+    if search:
+        words = pl.concat_str(line, pl.col("process"), _text("error_id", ""), separator=" ")
+        keep.append(words.str.to_lowercase().str.contains(search.lower(), literal=True))
+    found = entries.filter(*keep).top_k(limit, by=["at", "row"]).sort("at", "row", descending=True)
+    return found.select(
+        "at", pl.col("level").str.to_lowercase(), pl.col("process").alias("source"), line.alias("line"), pl.col("log_id").alias("id")
+    )
+
+
+def newest_lines(entries: pl.DataFrame, calls: pl.DataFrame, limit: int = 500) -> pl.DataFrame:
+    """Return the newest lines of both, with ``of``: ``logger`` or ``call``."""
+    both = pl.concat([entries.with_columns(of=pl.lit("logger")), calls.with_columns(of=pl.lit("call"))])
+    return both.top_k(limit, by="at").sort("at", descending=True)
+
+
+def call_lines(part: Rows, levels: tuple[str, ...], search: str, limit: int = 500) -> pl.DataFrame:
+    """Return ``at level source line id`` of calls, newest first; ``source`` is the model.
 
     An error is a failed call; a warning one that was retried, or whose reader left its stream; everything else is information.
     ``search`` is looked for, as it is and in any case, in the line, the model, the prompt's id, the run and the call's id.
@@ -23,8 +50,10 @@ def log_lines(part: Rows, levels: tuple[str, ...], search: str, limit: int = 500
     if search:
         words = pl.concat_str(_line(), *(_text(column, "") for column in ("label", "call_id", "run_id", "prompt_id")), separator=" ")
         keep.append(words.str.to_lowercase().str.contains(search.lower(), literal=True))
-    found = newest(part, part.rows.filter(*keep).select(_READ), limit)
-    return found.select("at", _LEVEL.alias("level"), pl.col("label").cast(pl.String), _line().alias("line"), "call_id")
+    found = newest(part, lambda rows: rows.filter(*keep).select(_READ), limit)
+    return found.select(
+        "at", _LEVEL.alias("level"), pl.col("label").cast(pl.String).alias("source"), _line().alias("line"), pl.col("call_id").alias("id")
+    )
 
 
 _READ = (
@@ -45,15 +74,13 @@ _LEVEL = (
 )  # fmt: skip
 
 
-def newest(part: Rows, rows: pl.LazyFrame, limit: int) -> pl.DataFrame:
+def newest(part: Rows, choose: Callable[[pl.LazyFrame], pl.LazyFrame], limit: int) -> pl.DataFrame:
     """Return the newest rows, newest first, looking at the end of the window first: it is often enough, and old days are slow to read."""
     window = part.selection
-    for share in (1 / 256, 1 / 16):
-        found = rows.filter(pl.col("at") >= window.hi_s - share * window.width_s).collect()
+    for since_s in (window.hi_s - window.width_s / 256, window.hi_s - window.width_s / 16, window.lo_s):
+        found = choose(part.read(since_s)).collect()
         if found.height >= limit:
             break
-    else:
-        found = rows.collect()
     return found.top_k(limit, by="at").sort("at", descending=True)
 
 
@@ -79,7 +106,7 @@ def _text(column: str, otherwise: str) -> pl.Expr:
 def export_rows(part: Rows, limit: int = EXPORT_ROWS) -> pl.DataFrame:
     """Return the newest calls with every column that the pages know, for a file."""
     return (
-        newest(part, part.rows, limit)
+        newest(part, lambda rows: rows, limit)
         .with_columns(pl.from_epoch(pl.col("at") * 1e6, time_unit="us").dt.replace_time_zone("UTC"))
         .sort("at")
     )

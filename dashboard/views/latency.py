@@ -35,9 +35,9 @@ _Z = 1.959964  # of a 95 % interval
 
 def latency_by_model(part: Slice) -> pl.DataFrame:
     """Return one row a model, slowest first: live calls ``n``, percentiles with intervals in seconds, and why one is missing."""
-    ttft, speed = by_label(part.calls.values("ttft_s")), by_label(part.calls.values("output_tokens_per_s"))
+    ttft, speed = by_label(part.calls.levels("ttft_s")), by_label(part.calls.levels("output_tokens_per_s"))
     rows = [
-        _latency_row(model, values, ttft.get(model), speed.get(model)) for model, values in by_label(part.calls.values("latency_s")).items()
+        _latency_row(model, values, ttft.get(model), speed.get(model)) for model, values in by_label(part.calls.levels("latency_s")).items()
     ]
     table = pl.DataFrame(rows, schema=_LATENCY_SCHEMA, orient="row")
     return table.sort(pl.coalesce("p95_s", "p50_s"), descending=True, nulls_last=True)
@@ -100,12 +100,12 @@ def latency_over_time(part: Slice, q: float) -> pl.DataFrame:
 
 def ecdf(part: Slice) -> pl.DataFrame:
     """Return ``label latency_s share``: which share of a model's live calls took at most so long; at most 750 points in all."""
-    return _distribution(part.calls.values("latency_s"))
+    return _distribution(part.calls.levels("latency_s"))
 
 
 def ecdf_before(part: Slice) -> pl.DataFrame:
     """Return the same of the calls compared with."""
-    return _distribution(part.before.values("latency_s"))
+    return _distribution(part.before.levels("latency_s"))
 
 
 def _distribution(values: pl.DataFrame) -> pl.DataFrame:

@@ -65,7 +65,7 @@ def summary(part: Slice) -> tuple[Summary, Summary]:
 
 
 def _summary(calls: Calls, width_s: float) -> Summary:
-    return _told(calls.counts, calls.values("latency_s"), width_s)
+    return _told(calls.counts, calls.levels("latency_s"), width_s)
 
 
 def _told(counts: pl.DataFrame, latency: pl.DataFrame, width_s: float) -> Summary:
@@ -118,8 +118,8 @@ def biggest_change(part: Slice) -> str:
 
 
 def _by_model(calls: Calls) -> dict[str, Summary]:
-    latency = by_label(calls.values("latency_s"))
-    nothing = calls.values("latency_s").clear()
+    latency = by_label(calls.levels("latency_s"))
+    nothing = calls.levels("latency_s").clear()
     return {model: _told(counts, latency.get(model, nothing), 60) for model, counts in by_label(calls.counts).items()}
 
 
@@ -185,7 +185,7 @@ def tally(calls: Calls) -> Tally:
     ended, failed = told.errors.n, round((told.errors.value or 0) * told.errors.n)
 
     def level(q: float) -> float:
-        value = percentile(calls.values("latency_s"), q).value
+        value = percentile(calls.levels("latency_s"), q).value
         return math.nan if value is None else value
 
     return Tally(ended=ended, failed=failed, live=live, replayed=replayed, cost_usd=told.cost_usd or 0.0, percentile=level)

@@ -107,7 +107,7 @@ def _paired(a: Mapping[str, float], b: Mapping[str, float]) -> tuple[float | Non
 
 def model_points(part: Slice) -> pl.DataFrame:
     """Return ``label n p95_s usd_per_1k_calls best``: models with both numbers; ``best`` where no other is cheaper and faster."""
-    latency = part.calls.values("latency_s")
+    latency = part.calls.levels("latency_s")
     rows = []
     for (model,), counts in part.calls.counts.filter(LIVE).cast({"label": pl.String}).partition_by("label", as_dict=True).items():
         p95, priced = percentile(latency.filter(pl.col("label") == str(model)), 0.95), int(counts["cost_usd_known"].sum())

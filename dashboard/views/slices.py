@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from dashboard.selection import Selection, step_for
 from toolkit import stats
 
 __all__ = [
-    "BUCKETS", "POINTS", "Estimate", "Failures", "Rows", "Slice", "bucketed", "by_label", "cut", "every_bucket", "filters", "found_models",
+    "BUCKETS", "POINTS", "Estimate", "Failures", "Rows", "Slice", "bucketed", "by_label", "cut", "edge_cuts", "every_bucket", "filters", "found_models",
     "percentile", "share", "step_of", "total",
 ]  # fmt: skip
 
@@ -39,10 +40,14 @@ class Failures:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Single calls that pass the filters, read only when a question is asked."""
+    """Single calls that pass the filters, read only when a question is asked: ``read`` returns those from a moment of the window on."""
 
-    rows: pl.LazyFrame
+    read: Callable[[float], pl.LazyFrame]
     selection: Selection
+
+    @property
+    def rows(self) -> pl.LazyFrame:
+        return self.read(self.selection.lo_s)
 
 
 class Estimate(NamedTuple):
@@ -129,7 +134,7 @@ def found_models(calls: pl.DataFrame) -> list[str]:
 
 def by_label(values: pl.DataFrame) -> dict[str, pl.DataFrame]:
     """Return the rows of each model, in their order."""
-    parts = values.with_columns(pl.col("label").cast(pl.String)).partition_by("label", as_dict=True)
+    parts = values.partition_by("label", as_dict=True)  # of categories: to compare texts takes many times as long
     return {str(key[0]): part for key, part in sorted(parts.items(), key=lambda item: str(item[0][0]))}
 
 
@@ -152,9 +157,13 @@ def bucketed(part: Slice, rows: pl.DataFrame, step_s: float) -> pl.DataFrame:
 
     A ``partial`` bucket holds only some of its calls: lines leave it out, bars are drawn pale.
     """
-    window, start = part.selection, pl.col("start_s")
-    cut_off = (start < window.lo_s) | (start + step_s > window.hi_s) if not window.whole else pl.lit(False)
-    return rows.with_columns(start_s=(pl.col("at") / step_s).floor() * step_s).with_columns(partial=cut_off)
+    return rows.with_columns(start_s=(pl.col("at") / step_s).floor() * step_s).with_columns(partial=edge_cuts(part.selection, step_s))
+
+
+def edge_cuts(window: Selection, step_s: float) -> pl.Expr:
+    """Whether the window's edge cuts the bucket that begins at ``start_s``."""
+    start = pl.col("start_s")
+    return (start < window.lo_s) | (start + step_s > window.hi_s) if not window.whole else pl.lit(False)
 
 
 def every_bucket(found: pl.DataFrame, step_s: float) -> pl.DataFrame:

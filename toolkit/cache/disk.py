@@ -131,6 +131,16 @@ class DiskStore:
         """Remove expired entries, those unused for ``older_than_s``, then the longest unused until the limits hold; return how many."""
         return self.entries.prune(max_bytes=max_bytes, max_entries=max_entries, older_than_s=older_than_s)
 
+    @property
+    def evictions(self) -> int:
+        """How many entries this process removed because the store was full."""
+        return self.entries.evictions
+
+    @property
+    def expirations(self) -> int:
+        """How many entries this process removed because their time was over."""
+        return self.entries.expirations
+
     def info(self) -> StoreInfo:
         """Return how full the store is."""
         return replace(self.entries.info(), max_bytes=self._max_bytes)

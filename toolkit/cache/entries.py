@@ -162,6 +162,8 @@ class Entries:
         self._local = threading.local()
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
         self._uses: dict[int, float] = {}
+        self.evictions = self.expirations = 0
+        """What this process removed because there was too much, and because its time was over."""
         self._writing = threading.Lock()
         """Threads queue here: SQLite would let them try again and again, asleep in between for longer than a write takes."""
         _every_entries.add(self)
@@ -277,10 +279,13 @@ class Entries:
         self.note_uses()
         now = self._clock()
         gone = self._delete_batches(_DELETE_EXPIRED, now)
+        self.expirations += gone
         if older_than_s is not None:
             gone += self._delete_batches(_DELETE_UNUSED, now - older_than_s)
         if max_bytes is not None or max_entries is not None:
-            gone += self._shrink(math.inf if max_bytes is None else max_bytes, math.inf if max_entries is None else max_entries)
+            evicted = self._shrink(math.inf if max_bytes is None else max_bytes, math.inf if max_entries is None else max_entries)
+            self.evictions += evicted
+            gone += evicted
         if gone and give_back:
             self._give_back_space()
         return gone
@@ -386,7 +391,10 @@ class Entries:
             yield
 
     def _drop_expired(self, entry_id: int, now: float) -> None:
-        self._try(lambda connection: connection.execute("DELETE FROM entry WHERE id = ? AND expires_at <= ?", (entry_id, now)))
+        def drop(connection: sqlite3.Connection) -> None:
+            self.expirations += connection.execute("DELETE FROM entry WHERE id = ? AND expires_at <= ?", (entry_id, now)).rowcount
+
+        self._try(drop)
 
     def _note_use(self, entry_id: int, now: float) -> None:
         self._uses[entry_id] = now

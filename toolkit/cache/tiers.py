@@ -39,7 +39,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierStats(Shown):
-    """What one tier has done in this process, and how full it is; ``entries`` and ``size_bytes`` are None while it can't be asked."""
+    """What one tier has done in this process, and how full it is.
+
+    ``entries`` and ``size_bytes`` are None while it can't be asked. ``evictions`` and ``expirations`` are the entries that this process removed because
+    the tier was full, or because their time was over; a Redis, which looks after itself, has None.
+    """
 
     tier: str
     hits: int
@@ -48,6 +52,9 @@ class TierStats(Shown):
     entries: int | None = None
     size_bytes: int | None = None
     max_bytes: int | None = None
+    max_entries: int | None = None
+    evictions: int | None = None
+    expirations: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,8 +172,9 @@ class _Tier:
         prune: Callable[..., int] | None = getattr(self.store, "prune", None)  # not every store has one: Redis looks after itself
         return 0 if prune is None else self.write(lambda: prune(**limits), 0)
 
-    def stats(self) -> TierStats:
-        info = self.reading.run(self.store.info, None)
+    def stats(self, *, quick: bool) -> TierStats:
+        unseen = quick and (self.blocks or not self.hits.n + self.misses.n)  # to look at a store on disk makes its file
+        info = None if unseen else self.reading.run(self.store.info, None)
         return TierStats(
             tier=self.store.name,
             hits=self.hits.n,
@@ -175,7 +183,14 @@ class _Tier:
             entries=None if info is None else info.entries,
             size_bytes=None if info is None else info.size_bytes,
             max_bytes=None if info is None else info.max_bytes,
+            evictions=getattr(self.store, "evictions", None),
+            expirations=getattr(self.store, "expirations", None),
         )
+
+    @property
+    def blocks(self) -> bool:
+        """Whether asking the store may mean to wait for a network; one that does not say may be anything."""
+        return bool(getattr(self.store, "blocks", True))
 
 
 class _TierGuard:
@@ -344,7 +359,7 @@ class ResponseCache(Shown):
 
         A look-up on disk does not count: it takes 20 microseconds, and going to a thread and back several times that.
         """
-        return any(getattr(tier.store, "blocks", True) for tier in self._tiers)
+        return any(tier.blocks for tier in self._tiers)
 
     @property
     def in_memory_only(self) -> bool:
@@ -405,12 +420,21 @@ class ResponseCache(Shown):
         gone = self._memory.cleanup()
         return gone + sum(tier.prune(max_bytes=max_bytes, max_entries=max_entries, older_than_s=older_than_s) for tier in self._tiers)
 
-    def stats(self) -> ResponseCacheStats:
-        """Return what this cache has done in this process, by tier."""
-        below = tuple(tier.stats() for tier in self._tiers)
-        in_memory = self._replayed.answers - sum(tier.hits for tier in below)
+    def stats(self, *, quick: bool = False) -> ResponseCacheStats:
+        """Return what this cache has done in this process, by tier; with ``quick`` not how full a store is that is beyond a network or was never asked."""
+        memory = self._memory.stats()
+        below = tuple(tier.stats(quick=quick) for tier in self._tiers)
+        in_memory = TierStats(
+            tier="memory",
+            hits=self._replayed.answers - sum(tier.hits for tier in below),
+            misses=self._misses.n,
+            entries=memory.size,
+            max_entries=memory.max_size,
+            evictions=memory.evictions,
+            expirations=memory.expirations,
+        )
         return ResponseCacheStats(
-            tiers=(TierStats(tier="memory", hits=in_memory, misses=self._misses.n, entries=len(self._memory)), *below),
+            tiers=(in_memory, *below),
             hits=self._replayed.answers,
             misses=below[-1].misses if below else self._misses.n,
             coalesced=self._coalesced.answers,

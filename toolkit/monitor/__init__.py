@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .exporters import export_to, flush_exports
-    from .frames import cache_stats, calls, errors, percentiles
+    from .frames import cache_history, cache_stats, calls, errors, log_entries, percentiles
     from .logs import LogEntry, Logger, logger
     from .performance import MetricStats, PerformanceMonitor, performance_monitor, with_performance_monitoring
     from .tracker import ErrorReport, ErrorTracker, error_tracker, with_error_tracking
@@ -19,12 +19,14 @@ __all__ = [
     "Logger",
     "MetricStats",
     "PerformanceMonitor",
+    "cache_history",
     "cache_stats",
     "calls",
     "error_tracker",
     "errors",
     "export_to",
     "flush_exports",
+    "log_entries",
     "logger",
     "percentiles",
     "performance_monitor",
@@ -34,7 +36,7 @@ __all__ = [
 
 HOMES = {
     **dict.fromkeys(("export_to", "flush_exports"), "exporters"),
-    **dict.fromkeys(("cache_stats", "calls", "errors", "percentiles"), "frames"),
+    **dict.fromkeys(("cache_history", "cache_stats", "calls", "errors", "log_entries", "percentiles"), "frames"),
     **dict.fromkeys(("LogEntry", "Logger", "logger"), "logs"),
     **dict.fromkeys(("MetricStats", "PerformanceMonitor", "performance_monitor", "with_performance_monitoring"), "performance"),
     **dict.fromkeys(("ErrorReport", "ErrorTracker", "error_tracker", "with_error_tracking"), "tracker"),

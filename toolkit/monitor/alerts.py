@@ -240,8 +240,8 @@ def _burning(rule: BurnRate, ask: Callable[[Span], Tally], now_s: float) -> Aler
             of = f" of {rule.model or rule.provider}" if rule.model or rule.provider else ""
             return Alert(
                 rule.name,
-                f"{100 * long.failed / long.ended:.3g} % of {long.ended} calls{of} failed in the last {_said(long_s)}, and "
-                f"{100 * short.failed / short.ended:.3g} % of {short.ended} in the last {_said(short_s)}: {times:.3g} times what an objective of "
+                f"{100 * long.failed / long.ended:.3g} % of {long.ended:,} calls{of} failed in the last {_said(long_s)}, and "
+                f"{100 * short.failed / short.ended:.3g} % of {short.ended:,} in the last {_said(short_s)}: {times:.3g} times what an objective of "
                 f"{100 * rule.objective:g} % allows",
             )
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["CALL_COLUMNS", "CallRecord", "ErrorRecord", "RunRecord", "VoteRecord"]
+__all__ = ["CALL_COLUMNS", "CacheRecord", "CallRecord", "ErrorRecord", "LogRecord", "RunRecord", "VoteRecord"]
 
 
 class CallRecord(NamedTuple):
@@ -120,5 +120,44 @@ class VoteRecord(NamedTuple):
     seconds: float | None
 
 
-Row = CallRecord | ErrorRecord | RunRecord | VoteRecord
+class LogRecord(NamedTuple):
+    """One entry of the logger; ``call_id`` and ``run_id`` are those of its context, ``error_id`` that of an error of the toolkit."""
+
+    at: float
+    log_id: str
+    call_id: str | None
+    run_id: str | None
+    process: str
+    level: str
+    message: str
+    error_id: str | None
+    error_type: str | None
+    error_message: str | None
+    stack: str | None
+    context: str  # JSON, redacted
+
+
+class CacheRecord(NamedTuple):
+    """What one tier of a cache did in a process since that process's last such row, and how full it was then.
+
+    ``hits`` to ``expirations`` can be summed over rows, tiers and processes; ``entries`` to ``max_bytes`` are states, ``None`` where they
+    are not known or there is no limit. ``cache`` is ``answers``, ``model``, ``user`` or ``session``; ``tier`` is ``memory``, ``disk`` or ``redis``.
+    """
+
+    at: float
+    state_id: str
+    process: str
+    cache: str
+    tier: str
+    hits: int
+    misses: int
+    evictions: int | None
+    expirations: int | None
+    entries: int | None
+    max_entries: int | None
+    size_bytes: int | None
+    max_bytes: int | None
+
+
+Row = CallRecord | ErrorRecord | RunRecord | VoteRecord | LogRecord | CacheRecord
 AnyRow = tuple[Any, ...]  # a row as SQLite gives it back

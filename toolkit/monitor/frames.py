@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec
 
 from .. import settings, stats
 from ..errors import ConfigError
-from .events import CallRecord, ErrorRecord
+from .events import CacheRecord, CallRecord, ErrorRecord, LogRecord, Row
 from .journal import JournalReader, flush_shared
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Frame = pd.DataFrame | pl.DataFrame
 
-__all__ = ["METRICS", "FrameFunction", "cache_stats", "calls", "errors", "percentiles"]
+__all__ = ["METRICS", "FrameFunction", "cache_history", "cache_stats", "calls", "errors", "log_entries", "percentiles"]
 
 P = ParamSpec("P")
 Since = datetime | timedelta | float | str | None
@@ -56,7 +56,7 @@ class StoredRows(NamedTuple):
     run: str | None
 
     def tidy(self) -> TidyTable:
-        read = self.reader.calls if self.table == "call" else self.reader.errors
+        read = {"call": self.reader.calls, "error": self.reader.errors, "log": self.reader.logs}[self.table]
         found = read(since=self.since, until=self.until, run=self.run)
         return TidyTable({name: found[name] for name in self.kinds}, self.kinds)
 
@@ -120,13 +120,15 @@ def to_polars(table: TidyTable | StoredRows) -> pl.DataFrame:
     return frame.with_columns((pl.col(times) * 1e6).round().cast(pl.Int64).cast(pl.Datetime("us", "UTC")) if times else [])
 
 
-def _kinds(record: type[CallRecord | ErrorRecord]) -> dict[str, type]:
+def _kinds(record: type[Row]) -> dict[str, type]:
     kinds = {name: (set(typing.get_args(hint) or (hint,)) - {type(None)}).pop() for name, hint in typing.get_type_hints(record).items()}
     return kinds | {"at": datetime}
 
 
 CALL_KINDS = _kinds(CallRecord)
 ERROR_KINDS = _kinds(ErrorRecord)
+LOG_KINDS = _kinds(LogRecord)
+CACHE_KINDS = _kinds(CacheRecord)
 METRICS = tuple(name for name, kind in CALL_KINDS.items() if kind in (int, float) and name not in ("repeat", "cold"))
 """The columns of a call that can be measured."""
 
@@ -198,6 +200,77 @@ def errors(since: Since = None, run: str | None = None, *, until: Since = None, 
     ['at', 'error_id', 'call_id', 'run_id']
     """
     return StoredRows("error", _reader(journal), ERROR_KINDS, since=_timestamp(since), until=_timestamp(until, "until"), run=run)
+
+
+@FrameFunction
+def log_entries(since: Since = None, run: str | None = None, *, until: Since = None, journal: Where = None) -> StoredRows:
+    """Return the logger's entries in the journal, of all processes, one row an entry, oldest first.
+
+    Parameters
+    ----------
+    since, until, journal
+        As in ``calls``.
+    run : str, optional
+        Id or name of a comparison: the entries with a field ``run_id`` that is this run's.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The fields of ``toolkit.monitor.events.LogRecord``; ``at`` in UTC, ``context`` as JSON. ``log_entries.polars(...)`` returns a polars frame.
+
+    Raises
+    ------
+    ConfigError
+        If ``since`` has no zone or can't be understood.
+    JournalError
+        If the journal can't be read.
+
+    See Also
+    --------
+    Logger.frame : the newest entries of this process alone, from memory, of every level.
+
+    Examples
+    --------
+    >>> from toolkit import monitor
+    >>> monitor.logger.warn("the second shelf is nearly full", shelf=2)
+    >>> monitor.log_entries("15min")[["level", "message", "context"]].iloc[-1].tolist()
+    ['WARN', 'the second shelf is nearly full', '{"shelf": 2}']
+    """
+    return StoredRows("log", _reader(journal), LOG_KINDS, since=_timestamp(since), until=_timestamp(until, "until"), run=run)
+
+
+@FrameFunction
+def cache_history(since: Since = None, *, until: Since = None, journal: Where = None) -> TidyTable:
+    """Return what the tiers of caches did over time, and how full they were, of all processes.
+
+    Parameters
+    ----------
+    since, until, journal
+        As in ``calls``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The fields of ``toolkit.monitor.events.CacheRecord``, a row for each time a process looked at a tier and found it changed (at most
+        every 30 s, and at its end): ``hits misses evictions expirations`` since its row before, ``entries max_entries size_bytes
+        max_bytes`` as they were then. ``cache_history.polars(...)`` returns a polars frame.
+
+    Raises
+    ------
+    ConfigError
+        If ``since`` has no zone or can't be understood.
+    JournalError
+        If the journal can't be read.
+
+    Examples
+    --------
+    >>> from toolkit import monitor
+    >>> history = monitor.cache_history(journal="no-such-journal.sqlite")
+    >>> history.groupby(["cache", "tier"])["evictions"].sum().to_dict()
+    {}
+    """
+    found = _reader(journal).cache_states(since=_timestamp(since), until=_timestamp(until, "until"))
+    return TidyTable({name: found[name] for name in CACHE_KINDS}, CACHE_KINDS)
 
 
 @FrameFunction

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import sys
 import textwrap
 import threading
 import time
+import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from .. import settings
-from ..errors import ConfigError
+from ..errors import ConfigError, JournalError, ToolkitError
 from ..render import Shown, plain
+from .events import LogRecord
 from .forks import Locked
 from .frames import FrameFunction, TidyTable
+from .journal import Journal, open_journal
+from .outcomes import process_name
 from .redaction import SecretFilter, guard_httpx, message_of, redact, redact_text, stack_of, text_of
 
 if TYPE_CHECKING:
@@ -64,6 +69,10 @@ class LogEntry(Shown):
     context: dict[str, Any]  # plain JSON data
 
 
+Sink = Callable[[LogEntry, BaseException | None], None]
+"""Is told each entry, with the error itself, in the thread that logs it."""
+
+
 class Logger(Locked, Shown):
     """A logger that any handler of the standard library's ``logging`` can listen to, under the name ``toolkit.log``.
 
@@ -87,6 +96,8 @@ class Logger(Locked, Shown):
         How many entries stay in memory.
     clock : callable
         The time, in seconds since 1970.
+    sink : callable, optional
+        Is told each entry: ``sink(entry, error)``. That of ``toolkit.monitor.logger`` writes it to the journal.
 
     Raises
     ------
@@ -110,12 +121,14 @@ class Logger(Locked, Shown):
         stream: TextIO | None = None,
         keep: int = KEEP,
         clock: Callable[[], float] = time.time,
+        sink: Sink | None = None,
     ) -> None:
         super().__init__()
         self.name = name
         self.stream = stream
         self.output = output
         self._clock = clock
+        self._sink = sink
         self._entries: deque[LogEntry] = deque(maxlen=keep)
         self._speaking = threading.local()
         self._failed = False
@@ -251,11 +264,20 @@ class Logger(Locked, Shown):
             context=redact({**event, **fields}),
         )
         self._remember(entry)
+        self._tell_sink(entry, error)
         return (entry, error), {}
 
     def _remember(self, entry: LogEntry) -> None:
         with self._lock:
             self._entries.append(entry)
+
+    def _tell_sink(self, entry: LogEntry, error: BaseException | None) -> None:
+        if self._sink is None:
+            return
+        try:
+            self._sink(entry, error)
+        except Exception as failure:  # noqa: BLE001 - a user's callback: whatever it raises must not reach the caller
+            self._note_failure(failure)
 
     def _say(self, entry: LogEntry, error: BaseException | None) -> None:
         """Tell the standard library's handlers and the terminal. What a handler logs in turn is only remembered."""
@@ -374,5 +396,53 @@ def _wants_color(stream: TextIO) -> bool:
         return False
 
 
-logger = Logger()
-"""The logger of this process. Nothing is set up before its first line."""
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """An entry on its way to the journal, in whose thread it becomes a row."""
+
+    entry: LogEntry
+    error_id: str | None
+
+    def rows(self) -> Iterator[LogRecord]:
+        entry, context = self.entry, self.entry.context
+        ids = {name: str(context[name]) if name in context else None for name in ("call_id", "run_id")}
+        yield LogRecord(
+            at=entry.at,
+            log_id=uuid.uuid4().hex,
+            process=process_name(),
+            level=entry.level,
+            message=entry.message,
+            error_id=self.error_id,
+            error_type=entry.error_type,
+            error_message=entry.error_message,
+            stack=entry.stack,
+            context=json.dumps(context),
+            **ids,
+        )
+
+
+def keep_in_journal(entry: LogEntry, error: BaseException | None) -> None:
+    """Put an entry of a level that counts into the journal of the settings, which is made where there is none yet."""
+    lowest = settings.journal_level()
+    try:
+        if lowest != "OFF" and LEVELS[entry.level] >= number_of(lowest):
+            journal = _journal_of(settings.variable("TOOLKIT_JOURNAL"), settings.variable("TOOLKIT_HOME"))
+            journal.append(_Kept(entry, error.error_id if isinstance(error, ToolkitError) else None))
+    except (ConfigError, JournalError) as trouble:
+        _warn(str(trouble))
+
+
+@functools.lru_cache(maxsize=8)
+def _warn(trouble: str) -> None:
+    """Say once that entries are in memory alone, and why."""
+    logging.getLogger("toolkit.journal").warning("entries of the logger are not written to the journal: %s", trouble)
+
+
+@functools.lru_cache(maxsize=8)
+def _journal_of(_journal: str | None, _home: str | None) -> Journal:
+    """Return the journal of the settings; finding out where that is takes longer than all else about an entry."""
+    return open_journal()
+
+
+logger = Logger(sink=keep_in_journal)
+"""The logger of this process; its entries also go to the journal. Nothing is set up before its first line."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -176,6 +177,7 @@ def percentile_ranks(n: int, q: float, confidence: float = 0.95) -> tuple[int, i
     return _order_statistics(n, q, confidence)
 
 
+@functools.lru_cache(maxsize=1024)
 def _order_statistics(n: int, q: float, confidence: float) -> tuple[int, int]:
     """Return the ranks (from 1) that bound the percentile; 0 for a side that can't be bounded."""
     import numpy as np
@@ -183,8 +185,8 @@ def _order_statistics(n: int, q: float, confidence: float) -> tuple[int, int]:
 
     if n == 0:
         return 0, 0
-    # Ranks further out than this hold no probability worth counting, so a million values cost what a hundred do.
-    reach = 10 * math.sqrt(n * q * (1 - q)) + 10
+    # The ends lie where a normal distribution has them, give or take far less than this: so few ranks are looked at, however many values there are.
+    reach = (z_quantile(confidence) + 2) * math.sqrt(n * q * (1 - q)) + 10
     ranks = np.arange(max(1, math.floor(n * q - reach)), min(n, math.ceil(n * q + reach)) + 1)
     below = special.bdtr(ranks - 1, n, q)  # the chance that the percentile lies below the value of this rank
     partner = np.searchsorted(below, below + confidence - 1e-12)

@@ -34,7 +34,7 @@ def prune(
 ) -> Pruned:
     """Move whole days (UTC) to the archive, and remove whole days.
 
-    Calls and errors are meant; runs and votes stay.
+    Calls, errors, entries of the logger and states of caches are meant; runs and votes stay.
 
     Parameters
     ----------

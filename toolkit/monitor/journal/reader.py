@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ... import settings
 from ...errors import ConfigError, JournalError
-from ..events import CallRecord, ErrorRecord, RunRecord, VoteRecord
+from ..events import CacheRecord, CallRecord, ErrorRecord, LogRecord, RunRecord, VoteRecord
 from .address import Address, FileAddress, read_address
 from .database import Database, reading
 from .tables import ARCHIVED, TABLES, Table, known_columns, known_table
@@ -167,7 +167,7 @@ class JournalReader:
             return db is not None
 
     def last_row(self, table: str = "call") -> int:
-        """Return the number of the newest row of ``call``, ``error``, ``run`` or ``vote``; 0 where there is none."""
+        """Return the number of the newest row of ``call``, ``error``, ``run``, ``vote``, ``log`` or ``cache``; 0 where there is none."""
         known = known_table(table)
         with reading(self.address) as db:
             return 0 if db is None else last_row(db, known)
@@ -210,7 +210,7 @@ class JournalReader:
         Parameters
         ----------
         table : str
-            ``call``, ``error``, ``run`` or ``vote``.
+            ``call``, ``error``, ``run``, ``vote``, ``log`` or ``cache``.
         after_row, since, until, run
             As in ``calls``.
         besides : sequence of Part
@@ -224,7 +224,7 @@ class JournalReader:
         Raises
         ------
         ConfigError
-            If there is no such table, or polars is not installed.
+            If there is no such table, it knows nothing of runs, or polars is not installed.
 
         Examples
         --------
@@ -232,6 +232,8 @@ class JournalReader:
         (0, 2)
         """
         wanted = Wanted(table=known_table(table), after_row=after_row, since=since, until=until, run=run)
+        if run is not None and "run_id" not in wanted.table.columns:
+            raise ConfigError(f"the rows of the journal's table {table!r} belong to no run: leave run out")
         lazy: pl.LazyFrame = with_polars("scanning").scan(self.address, wanted, frozenset(besides))
         return lazy
 
@@ -279,6 +281,23 @@ class JournalReader:
         """Return errors as column lists; parameters as in ``calls``."""
         wanted = Wanted(table=TABLES[ErrorRecord], after_row=after_row, since=since, until=until, run=run)
         return self._select(wanted, limit, columns)
+
+    def logs(
+        self,
+        after_row: int = 0,
+        since: float | None = None,
+        until: float | None = None,
+        run: str | None = None,
+        limit: int | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> dict[str, list[Any]]:
+        """Return entries of the logger as column lists; parameters as in ``calls``."""
+        wanted = Wanted(table=TABLES[LogRecord], after_row=after_row, since=since, until=until, run=run)
+        return self._select(wanted, limit, columns)
+
+    def cache_states(self, since: float | None = None, until: float | None = None) -> dict[str, list[Any]]:
+        """Return what the tiers of caches did, and how full they were, as column lists; parameters as in ``calls``."""
+        return self._select(Wanted(table=TABLES[CacheRecord], since=since, until=until))
 
     def runs(self) -> dict[str, list[Any]]:
         """Return the comparisons as column lists."""

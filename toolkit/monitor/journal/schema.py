@@ -1,4 +1,4 @@
-"""The schema's versions. A new column of a record needs none: databases follow the NamedTuples by themselves."""
+"""The schema's versions. A new kind of record or column needs none: databases follow the NamedTuples by themselves."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ...errors import ConfigError
-from ..events import CallRecord, ErrorRecord, Row, RunRecord, VoteRecord
+from ..events import CacheRecord, CallRecord, ErrorRecord, LogRecord, Row, RunRecord, VoteRecord
 
 __all__ = ["ARCHIVED", "BY_NAME", "TABLES", "Table", "by_table", "known_columns", "known_table"]
 
@@ -34,9 +34,11 @@ TABLES: dict[type, Table] = {
     ErrorRecord: Table("error", ErrorRecord, "error_id", ("at", "run_id", "fingerprint")),
     RunRecord: Table("run", RunRecord, "run_id", ("at",)),
     VoteRecord: Table("vote", VoteRecord, "vote_id", ("at", "run_id")),
+    LogRecord: Table("log", LogRecord, "log_id", ("at", "run_id")),
+    CacheRecord: Table("cache", CacheRecord, "state_id", ("at",)),
 }
 BY_NAME = {table.name: table for table in TABLES.values()}
-ARCHIVED = (TABLES[CallRecord], TABLES[ErrorRecord])
+ARCHIVED = tuple(TABLES[record] for record in (CallRecord, ErrorRecord, LogRecord, CacheRecord))
 """The tables that grow with use. Runs and votes are few, and votes are people's work: they stay in the database, and are never pruned."""
 
 

@@ -9,14 +9,15 @@ import os
 import sqlite3
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from ... import settings
 from ...errors import JournalError
-from ..events import CallRecord, ErrorRecord, Row, RunRecord, VoteRecord
+from ..events import Row
 from .address import Address, ServerAddress, read_address
 from .database import Database, open_for_writing
 from .reader import JournalReader
@@ -29,6 +30,8 @@ EVERY_S = 0.1
 RETRY_S = 1.0
 """Pauses between attempts to write what can't be written now grow from ``EVERY_S`` to this."""
 KEEP_ROWS = 100_000
+LOOK_EVERY_S = 30.0
+"""How often what is watched is asked for its rows, while something else is written too."""
 
 _RECORDS = {record.__name__ for record in TABLES}
 _log = logging.getLogger("toolkit.journal")
@@ -79,6 +82,7 @@ class Journal:
 
             import_psycopg()
         self.keep = keep
+        self._watched: list[tuple[weakref.ref[Any], Rows]] = []
         self._begin()
         _journals.add(self)
         _survive_forks()
@@ -97,12 +101,22 @@ class Journal:
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._failures = 0
+        self._unlooked = False  # whether something was written since the last look at what is watched
+        self._next_look_s = 0.0
 
     def append(self, item: Row | Rows) -> None:
         """Put a record, or something that will know its records, into the buffer. Never blocks, never raises."""
         self._items.append(item)
         if self._asleep:
             self._rouse()
+
+    def watch(self, thing: object, rows: Rows) -> None:
+        """Ask for the rows of a thing as long as it lives: at every flush, and in the writer's thread now and then, if something else was written.
+
+        A thing is watched once, by what was given first.
+        """
+        if all(known() is not thing for known, _ in self._watched):
+            self._watched.append((weakref.ref(thing), rows))
 
     def reader(self) -> JournalReader:
         """Return what reads this journal."""
@@ -116,7 +130,7 @@ class Journal:
         if not self._writing.acquire(timeout=timeout_s):
             return False
         try:
-            return self._write(len(self._items))
+            return self._write(len(self._items), look=True)
         finally:
             self._writing.release()
 
@@ -173,11 +187,30 @@ class Journal:
         # The flag first and the buffer second; append() does it the other way round, so one of the two sees the other.
         self._asleep = True
         if not self._items and not self._rows and not self._batch and not self._closing.is_set():
-            self._wake.wait()
+            self._wake.wait(self._until_look_s())
         self._asleep = False
 
-    def _write(self, items: int) -> bool:
-        """Write what waits, of the items as many as are named; return whether that went well."""
+    def _until_look_s(self) -> float | None:
+        return max(0.0, self._next_look_s - time.monotonic()) if self._watched and self._unlooked else None
+
+    def _look(self) -> None:
+        self._unlooked = False
+        self._next_look_s = time.monotonic() + LOOK_EVERY_S
+        for watched in list(self._watched):
+            thing, rows = watched
+            if thing() is None:
+                self._watched.remove(watched)
+                continue
+            try:
+                self._rows.extend(_rows_of(rows))
+            except Exception:  # noqa: BLE001 - a cache's store may be anyone's
+                _log.warning("the state of something watched could not be read and is missing from the journal", exc_info=True)
+
+    def _write(self, items: int, *, look: bool = False) -> bool:
+        """Write what waits, of the items as many as are named, and what is watched if it is time; return whether that went well."""
+        self._unlooked = self._unlooked or items > 0
+        if self._watched and self._unlooked and (look or time.monotonic() >= self._next_look_s):
+            self._look()
         while items or self._rows or self._batch:
             taken = min(items, BATCH_ROWS)
             items -= taken
@@ -256,7 +289,7 @@ class Journal:
 
 
 def _rows_of(item: Row | Rows) -> list[Row]:
-    rows = [item] if isinstance(item, CallRecord | ErrorRecord | RunRecord | VoteRecord) else list(item.rows())
+    rows = [item] if isinstance(item, tuple) else list(item.rows())
     if strangers := {type(row).__name__ for row in rows} - _RECORDS:
         raise TypeError(f"a journal keeps {', '.join(sorted(_RECORDS))}, not {', '.join(sorted(strangers))}")
     return rows
