@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 import ssl
 import time
@@ -154,9 +155,10 @@ async def connect(host: str, port: int) -> StampedSocket:
 async def addresses(host: str, port: int) -> list[tuple[Any, ...]]:  # what socket.getaddrinfo gives
     """Look a name up, in a thread of the loop's; a number needs none."""
     try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
+        ipaddress.ip_address(host)
+    except ValueError:
         return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 class LoopSocketTransport(httpx.AsyncBaseTransport):
