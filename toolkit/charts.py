@@ -571,7 +571,7 @@ def _dash(index: int) -> str:
 
 
 def _log_axis(title: str, values: Iterable[float]) -> dict[str, Any]:  # properties of Plotly's
-    """A logarithmic axis with whole numbers at its ticks, as many as have room: every digit within a power of ten, 1 2 5 within two."""
+    """A logarithmic axis with whole numbers at its ticks, as many as have room: each digit within a power of ten, 1 2 5 within three."""
     known = [value for value in values if value > 0]
     span = max(known) / min(known) if known else 1.0
     return {"title": title, "type": "log", "tickformat": "~g", "dtick": "D1" if span < 10 else "D2" if span < 1000 else 1}

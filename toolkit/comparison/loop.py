@@ -145,7 +145,8 @@ def run(client: Client, state: Run, *, concurrency: int, cache: CacheMode, strea
 
     Scorers run in the calling thread, where they hold up no call, and where an interrupt reaches them.
     """
-    at_a_time, state.waits = min(concurrency, len(state.plan)), client.waits
+    state.waits = client.waits
+    at_a_time = min(concurrency, len(state.plan))
     twin = client.on_loop()
     if twin is None:
         return run_in_threads(client, state, concurrency=at_a_time, cache=cache, stream=stream, watch=watch)
