@@ -401,11 +401,8 @@ def attempts(call: Call) -> Steps[Reply | ImageReply]:
     while True:
         call.attempts += 1
         ledger.book_lookup()
-        while not limiter.enter():
-            try:
-                yield Sleep(limiter.PAUSE_S)
-            finally:
-                ledger.book_limiter()
+        if not limiter.enter():
+            yield from wait_for(limiter, ledger)
         refused = answered = False
         try:
             if call.stream:
@@ -430,6 +427,21 @@ def attempts(call: Call) -> Steps[Reply | ImageReply]:
             yield Sleep(pause)
         finally:
             ledger.book_sleep()
+
+
+def wait_for(limiter: Limiter, ledger: Ledger) -> Steps[None]:
+    """Wait until the limiter lets this call in."""
+    limiter.queue_up()
+    try:
+        while True:
+            try:
+                yield Sleep(limiter.pause_s())
+            finally:
+                ledger.book_limiter()
+            if limiter.enter():
+                return
+    finally:
+        limiter.step_out()
 
 
 def streamed(call: Call) -> Steps[Reply]:
