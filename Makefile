@@ -23,8 +23,9 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
+# nbval, which the notebooks need, imports for three seconds in each worker.
 unit: $(VENV)/.test $(VENV)/.npm $(VENV)/.agent
-	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile -q
+	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile -p no:nbval -q
 
 notebooks-check: $(VENV)/.test
 	CI=1 TOOLKIT_OFFLINE=1 TOOLKIT_HOME=$$(mktemp -d) $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 60 --nbval-sanitize-with tests/nbval-sanitize.cfg -p no:cacheprovider -q notebooks

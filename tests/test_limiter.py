@@ -9,7 +9,9 @@ import pytest
 from servers.chat_completions import ChatService
 from servers.http import json_answer
 from toolkit import compare
+from toolkit.call import wait_for
 from toolkit.client import Client
+from toolkit.timing import Ledger
 from toolkit.wire.limiter import Limiter
 from toolkit.wire.retry import Retry
 
@@ -51,6 +53,25 @@ def test_a_later_refusal_halves_again_but_never_below_one():
             limiter.leave(refused=True)
     assert limiter.limit == 1
     assert crowd(limiter, 5) == 1
+
+
+def test_however_many_wait_they_do_not_ask_more_often_together():
+    """On an event loop, thousands that each ask fifty times a second would leave no time for the calls they wait for."""
+    limiter = Limiter(timer=Clock())
+    limiter.limit = 1
+    limiter.enter()
+    few = wait_for(limiter, Ledger(Clock(), None))
+    assert next(few).seconds == Limiter.PAUSE_S
+    crowd = [wait_for(limiter, Ledger(Clock(), None)) for _ in range(3000)]
+    for steps in crowd:
+        next(steps)
+    assert sum(1 / steps.send(None).seconds for steps in crowd) <= Limiter.ASKED_PER_S
+    limiter.leave()
+    with pytest.raises(StopIteration):
+        few.send(None)
+    for steps in crowd:
+        steps.close()
+    assert (limiter.under_way, limiter.waiting) == (1, 0)
 
 
 def test_each_round_of_good_answers_lets_one_more_in():

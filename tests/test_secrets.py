@@ -29,6 +29,9 @@ TESTS = Path(__file__).parent
 HEAD = KEY[:10]  # a part that is long enough to be looked for
 BY_NAME = {case.provider: case for case in CASES}
 LOCAL = {"embedded": "ngram-2", "scripted": "echo"}  # they answer in this process and send nothing
+REMOTE = sorted(PROVIDERS.keys() - LOCAL)
+EVERY_HEADER = ("openai_compatible", "azure", "vertex")
+"""One provider for each header that carries a key: on httpx's transport the others differ in nothing."""
 
 
 def echoed(status=200, text="no"):
@@ -176,7 +179,11 @@ def every_log(caplog):
     logging.getLogger("httpcore").setLevel(logging.NOTSET)
 
 
-@pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() - LOCAL))
+@pytest.mark.parametrize(
+    ("provider", "driver"),
+    [(name, kind) for name in REMOTE for kind in (Threads, Loop)]
+    + [(name, kind) for name in EVERY_HEADER for kind in (HttpxThreads, HttpxLoop)],
+)
 def test_a_bad_answer_that_repeats_the_key_shows_it_nowhere(provider, driver, stream, caplog, own_home):
     results = []
     with Server(lambda _request: answer) as server:
@@ -209,7 +216,7 @@ def test_a_stream_that_breaks_off_with_the_key_shows_it_nowhere(provider, driver
     look_everywhere(results, caplog, own_home, server)
 
 
-@pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() - LOCAL))
+@pytest.mark.parametrize("provider", REMOTE)
 def test_a_service_that_is_down_shows_no_key_and_no_password(provider, driver, stream, caplog, own_home):
     with Server(lambda _request: json_answer({})) as server:
         url = server.url.replace("http://", f"http://user:{KEY}@")
@@ -246,7 +253,7 @@ def bad_key():
 
 
 @pytest.mark.parametrize("key", [bad_key, bad_key()], ids=["function", "text"])
-@pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() - LOCAL))
+@pytest.mark.parametrize("provider", REMOTE)
 def test_a_key_that_no_header_can_carry_is_told_without_it(provider, key, driver, stream, caplog):
     error = driver("http://127.0.0.1:9", provider, key)
     with pytest.raises(ConfigError, match="characters that a header can't carry") as caught:

@@ -68,6 +68,11 @@ class Door:
     def leave(self, **_):
         pass
 
+    queue_up = step_out = leave
+
+    def pause_s(self):
+        return self.PAUSE_S
+
 
 @dataclass
 class Attempt:

@@ -451,12 +451,18 @@ def attempts(call: Call) -> Steps[Reply | ImageReply]:
 
 def queue(call: Call, limiter: Limiter) -> Steps[None]:
     """Wait until the limiter lets the call in."""
-    with call.waiting("rate limit"):
-        while not limiter.enter():
-            try:
-                yield Sleep(limiter.PAUSE_S)
-            finally:
-                call.ledger.book_limiter()
+    limiter.queue_up()
+    try:
+        with call.waiting("rate limit"):
+            while True:
+                try:
+                    yield Sleep(limiter.pause_s())
+                finally:
+                    call.ledger.book_limiter()
+                if limiter.enter():
+                    return
+    finally:
+        limiter.step_out()
 
 
 def timed(ledger: Ledger, steps: Steps[T]) -> Steps[T]:

@@ -105,6 +105,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, help="write the page here, and the chart beside it; by default into docs/ after a run of full length"
     )
+    parser.add_argument("--note", default="", help="a sentence about the machine for the head of the page")
     return parser.parse_args()
 
 
@@ -118,16 +119,16 @@ def main() -> int:
     print(report.checks_table(found))
     out = chosen.out or (DOCS / "soak.md" if chosen.minutes >= FULL_MINUTES else None)
     if out is not None:
-        write(out, run, found, shift_s)
+        write(out, run, found, shift_s, chosen.note)
     return 0 if all(each.holds for each in found) else 1
 
 
-def write(out: Path, run: Soaked, found: list[Check], shift_s: float) -> None:
+def write(out: Path, run: Soaked, found: list[Check], shift_s: float, note: str = "") -> None:
     """Write the page and its chart: among the other pictures where there is a folder of them."""
     images = out.parent / "images"
     picture = (images if images.is_dir() else out.parent) / "soak.svg"
     picture.write_text(report.chart(run), encoding="utf-8")
-    out.write_text(report.page(run, found, chart=str(picture.relative_to(out.parent)), shift_s=shift_s), encoding="utf-8")
+    out.write_text(report.page(run, found, chart=str(picture.relative_to(out.parent)), shift_s=shift_s, note=note), encoding="utf-8")
     print(f"written to {out}")
 
 

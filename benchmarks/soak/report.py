@@ -19,14 +19,14 @@ Written by `make soak` (`python -m benchmarks.soak`) on {date}.
 - Machine: {machine}
 - Python {python}; {versions}
 - {minutes:.0f} minutes at {rate:,.0f} calls a second: {calls:,} calls
-
+{note}
 {verdict}
 
 One process asks with threads and with event loops, which are replaced {shift}: {kinds}. The service, in a process of its own, answers each
 prompt in its own way, and now and then does what services do: it is busy (429 with `Retry-After`, in storms too), breaks, sends pages,
 drops connections, cuts answers, drips, hangs. Answers are cached in memory and on disk, where they are forgotten after half a minute and pushed out for
 lack of room; every call is in a SQLite journal, which a second process reads meanwhile. Gauges are read {readings} times, after a
-garbage collection and when the C library has given back what is free; the first {warm_up:.0%} are the warm-up. Growth is the slope between all
+garbage collection and when the C library has given back what is free; the first {warm_up:.0f} % are the warm-up. Growth is the slope between all
 pairs of readings (Theil and Sen) times the calls, with its 95 % interval: the upper end has to stay below the limit. Of threads, sockets
 and files the least of five readings in a row counts.
 
@@ -50,7 +50,7 @@ def checks_table(found: Sequence[Check]) -> str:
     return table(("what has to hold", "", "seen"), [(each.what, "yes" if each.holds else "**no**", each.seen) for each in found])
 
 
-def page(run: Soaked, found: Sequence[Check], *, chart: str, shift_s: float) -> str:
+def page(run: Soaked, found: Sequence[Check], *, chart: str, shift_s: float, note: str) -> str:
     broken = [each.what for each in found if not each.holds]
     kinds = ", ".join(f"{percent} % {kind}" for kind, percent in KINDS.items())
     return PAGE.format(
@@ -61,11 +61,12 @@ def page(run: Soaked, found: Sequence[Check], *, chart: str, shift_s: float) -> 
         minutes=run.seconds / 60,
         rate=run.rate,
         calls=run.ledger.ended,
+        note=f"- {note}\n" if note else "",
         verdict=f"**Not held: {'; '.join(broken)}.**" if broken else f"All {len(found)} checks hold.",
         shift=f"every {shift_s:.0f} seconds",
         kinds=kinds,
         readings=len(run.readings),
-        warm_up=WARM_UP,
+        warm_up=100 * WARM_UP,
         checks=checks_table(found),
         chart=chart,
         faults=table(("the service", "times"), [(name, f"{n:,}") for name, n in sorted(run.faults.items())], numbers=True),

@@ -38,7 +38,10 @@ class Limiter:
     """
 
     PAUSE_S = 0.02
-    """How long one who is not let in waits before asking again."""
+    """How long one who is not let in waits before asking again, as long as few wait."""
+
+    ASKED_PER_S = 2000.0
+    """How often all who wait may ask together: thousands of them on an event loop would leave it no time for the calls under way."""
 
     def __init__(self, *, timer: Callable[[], float], settle_s: float = 1.0) -> None:
         self._timer = timer
@@ -47,6 +50,7 @@ class Limiter:
         self._halved_at = -math.inf
         self.limit = math.inf
         self.under_way = 0
+        self.waiting = 0
 
     def enter(self) -> bool:
         """Let a call in, or not now. Who is let in has to leave."""
@@ -55,6 +59,28 @@ class Limiter:
                 return False
             self.under_way += 1
             return True
+
+    def queue_up(self) -> None:
+        """Count one who was not let in, until ``step_out``."""
+        with self._lock:
+            self.waiting += 1
+
+    def step_out(self) -> None:
+        """Count one out who was let in after all, or gave up."""
+        with self._lock:
+            self.waiting -= 1
+
+    def pause_s(self) -> float:
+        """How long one who waits does so before asking again.
+
+        Examples
+        --------
+        >>> limiter = Limiter(timer=lambda: 0.0)
+        >>> limiter.waiting = 4000
+        >>> limiter.pause_s()
+        2.0
+        """
+        return max(self.PAUSE_S, self.waiting / self.ASKED_PER_S)
 
     def leave(self, *, refused: bool = False, answered: bool = False) -> None:
         """Count a call out, and learn from how it went."""
