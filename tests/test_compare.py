@@ -126,6 +126,8 @@ def test_messages_are_prompts_too():
         (TWO, ["x"], {"template": "{a}"}, "frame"),
         (TWO, pd.DataFrame({"prompt": ["x", "y"], "prompt_id": [1, 1]}), {}, "twice"),
         (TWO, pd.DataFrame({"prompt": ["x", float("nan")]}), {}, "prompt 2"),
+        (TWO, pd.DataFrame({"prompt": ["x", "y"], "prompt_id": ["1", None]}), {}, "prompt_id of prompt 2 is missing"),
+        (TWO, pd.DataFrame({"a": ["x", float("nan")]}), {"template": "Say {a}"}, "a of prompt 2 is missing"),
         (TWO, ["x"], {"repeats": 0}, "repeats"),
         (TWO, ["x"], {"concurrency": 0}, "concurrency"),
         (TWO, ["x"], {"temperature": -1}, "temperature"),
