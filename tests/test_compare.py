@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 import toolkit as tk
+from toolkit import stats
 from toolkit.client import Options
 from toolkit.comparison.grid import build_plan, read_prompts
 from toolkit.comparison.progress import TerminalBar
@@ -261,3 +262,15 @@ def test_what_an_embedded_model_computes_is_its_latency_and_no_stall_of_the_loop
     assert frame["loop_stall_s"].max() == 0.0
     assert frame["latency_s"].median() > alone / 20
     assert frame["latency_s"].sum() > frame["total_s"].max() / 2
+
+
+def test_repeats_do_not_make_a_latency_surer_than_its_prompts_do():
+    script("paced", lambda prompt, body: "word")
+    result = tk.compare(["scripted/paced"], [f"p{i}" for i in range(12)], repeats=6, cache=False)
+    row = result.latency((0.5,)).iloc[0]
+    live = result.frame
+    expected = stats.percentile_interval(live["latency_s"], 0.5, clusters=live["prompt_id"])
+    alone = stats.percentile_interval(live["latency_s"], 0.5)
+    assert (row["low"], row["high"], row["n"]) == (expected.low, expected.high, 72)
+    assert row["low"] <= alone.low and row["high"] >= alone.high
+    assert "not estimable" in stats.percentile_interval([1.0, 2.0, 3.0], 0.5, clusters=["a", "a", "a"]).note
