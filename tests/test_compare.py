@@ -9,6 +9,7 @@ import pytest
 
 import toolkit as tk
 from servers.chat_completions import ChatService
+from toolkit import stats
 from toolkit.client import Options
 from toolkit.comparison.grid import build_plan, read_prompts
 from toolkit.comparison.progress import TerminalBar
@@ -149,6 +150,8 @@ def test_messages_are_prompts_too():
         (TWO, ["x"], {"template": "{a}"}, "frame"),
         (TWO, pd.DataFrame({"prompt": ["x", "y"], "prompt_id": [1, 1]}), {}, "twice"),
         (TWO, pd.DataFrame({"prompt": ["x", float("nan")]}), {}, "prompt 2"),
+        (TWO, pd.DataFrame({"prompt": ["x", "y"], "prompt_id": ["1", None]}), {}, "prompt_id of prompt 2 is missing"),
+        (TWO, pd.DataFrame({"a": ["x", float("nan")]}), {"template": "Say {a}"}, "a of prompt 2 is missing"),
         (TWO, ["x"], {"repeats": 0}, "repeats"),
         (TWO, ["x"], {"concurrency": 0}, "concurrency"),
         (TWO, ["x"], {"temperature": -1}, "temperature"),
@@ -282,3 +285,15 @@ def test_what_an_embedded_model_computes_is_its_latency_and_no_stall_of_the_loop
     assert frame["loop_stall_s"].max() == 0.0
     assert frame["latency_s"].median() > alone / 20
     assert frame["latency_s"].sum() > frame["total_s"].max() / 2
+
+
+def test_repeats_do_not_make_a_latency_surer_than_its_prompts_do():
+    script("paced", lambda prompt, body: "word")
+    result = tk.compare(["scripted/paced"], [f"p{i}" for i in range(12)], repeats=6, cache=False)
+    row = result.latency((0.5,)).iloc[0]
+    live = result.frame
+    expected = stats.percentile_interval(live["latency_s"], 0.5, clusters=live["prompt_id"])
+    alone = stats.percentile_interval(live["latency_s"], 0.5)
+    assert (row["low"], row["high"], row["n"]) == (expected.low, expected.high, 72)
+    assert row["low"] <= alone.low and row["high"] >= alone.high
+    assert "not estimable" in stats.percentile_interval([1.0, 2.0, 3.0], 0.5, clusters=["a", "a", "a"]).note

@@ -153,6 +153,11 @@ def draw_median(rng, size):
     return covered(stats.percentile_interval(rng.lognormal(size=size), 0.5), 1.0)
 
 
+def draw_clustered_median(rng, size):
+    prompts = np.repeat(np.arange(size), 4)
+    return covered(stats.percentile_interval(rng.normal(size=size)[prompts] + 0.3 * rng.normal(size=4 * size), 0.5, clusters=prompts), 0.0)
+
+
 def draw_paired_mean(rng, size):
     a, b = pairs("mean", size, rng)
     return covered(stats.paired_test(a + 0.4, b, kind="mean"), 0.4)
@@ -170,7 +175,7 @@ def draw_paired_share(rng, size):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
-    "draw", [draw_mean, draw_clustered, draw_share, draw_median, draw_paired_mean, draw_paired_median, draw_paired_share], ids=lambda f: f.__name__
+    "draw", [draw_mean, draw_clustered, draw_share, draw_median, draw_clustered_median, draw_paired_mean, draw_paired_median, draw_paired_share], ids=lambda f: f.__name__
 )  # fmt: skip
 def test_a_95_percent_interval_holds_the_truth_in_93_to_97_percent(draw, size):
     rng = np.random.default_rng(size + 1)

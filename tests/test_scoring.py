@@ -136,7 +136,9 @@ def test_a_constant_difference_needs_as_many_prompts_as_its_signs_do():
     row = tk.compare([one, two], ["a", "b", "c"]).verdict("output_tokens").iloc[0]
     assert (row["decided"], row["n_needed"]) == (False, 6)
     assert row["sentence"].endswith("is decided at n = 3 prompts; about 6 prompts would settle a difference like this one")
-    assert tk.compare([one, two], [f"p{i}" for i in range(6)]).verdict("output_tokens")["decided"].tolist() == [True]
+    settled = tk.compare([one, two], [f"p{i}" for i in range(6)]).verdict("output_tokens").iloc[0]
+    assert settled["decided"]
+    assert settled["sentence"].endswith("by 1 (the same on every prompt), n = 6 prompts")
 
 
 def test_a_difference_on_few_prompts_is_not_given_a_direction_that_its_middle_lacks():
@@ -154,6 +156,8 @@ def test_a_wrong_verdict_is_told():
         result.verdict()
     with pytest.raises(ConfigError, match="latency_s"):
         result.verdict("speed")
+    with pytest.raises(ConfigError, match="wilcoxon, sequential"):
+        tk.compare(["scripted/echo", "scripted/slow"], ["a"]).verdict(kind="guess")
 
 
 def test_prompts_without_a_score_are_left_out_of_a_verdict_and_n_says_so():

@@ -281,11 +281,13 @@ def read_list(prompts: Sequence[Prompt], template: str | None) -> list[Question]
 
 
 def read_frame(frame: Any, columns: list[str], template: str | None) -> list[Question]:  # pandas or polars
-    check_columns(columns, template)
+    filled_in = check_columns(columns, template)
     rows = list(frame.iter_rows(named=True)) if hasattr(frame, "iter_rows") else frame.to_dict("records")
     width = max(3, len(str(len(rows))))
     questions = []
     for i, row in enumerate(rows, 1):
+        if lacking := [name for name in (*filled_in, "prompt_id") if name in row and missing(row[name])]:
+            raise ConfigError(f"{lacking[0]} of prompt {i} is missing (None or NaN); drop the row or fill it")
         prompt_id = str(row["prompt_id"]) if "prompt_id" in row else f"{i:0{width}}"
         prompt = template.format_map(row) if template is not None else row["prompt"]
         reference = row.get("reference")
@@ -293,12 +295,13 @@ def read_frame(frame: Any, columns: list[str], template: str | None) -> list[Que
     return questions
 
 
-def check_columns(columns: list[str], template: str | None) -> None:
+def check_columns(columns: list[str], template: str | None) -> list[str]:
+    """Return the columns that a template fills in."""
     there = f"the frame has {', '.join(columns) or 'no columns'}"
     if template is None:
         if "prompt" not in columns:
             raise ConfigError(f"the frame needs a column 'prompt', or give template='... {{column}} ...'; {there}")
-        return
+        return []
     try:
         named = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     except ValueError as exc:
@@ -308,6 +311,7 @@ def check_columns(columns: list[str], template: str | None) -> None:
             raise ConfigError(f"template= wants the column {name!r}; {there}")
     if not named:
         raise ConfigError(f"template= names no column, so every prompt would be the same; write {{column}} in it; {there}")
+    return named
 
 
 def checked_prompt(prompt: Any, number: int) -> str | tuple[Message, ...]:  # what a user gave us

@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..hints import next_step
 from ..monitor import frames
 from ..monitor.events import CALL_COLUMNS, CallRecord
+from ..stats import percentile_interval
 from .estimate import CostEstimate, from_costs
 from .run import Run
 from .verdict import verdict
@@ -144,7 +145,7 @@ class Measured:
         }
 
     def latency(self, q: tuple[float, ...] = (0.5, 0.95, 0.99), *, confidence: float = 0.95) -> pd.DataFrame:
-        """Return latency percentiles of the live, successful calls with distribution-free intervals.
+        """Return latency percentiles of the live, successful calls with distribution-free intervals; repeats are clustered by prompt.
 
         Returns
         -------
@@ -154,10 +155,28 @@ class Measured:
         """
         table = frames.percentiles(by=("label",), metric="latency_s", q=q, confidence=confidence, frame=self.frame)
         there = pd.MultiIndex.from_product([self.models, list(q)], names=["label", "q"])
-        table = table.set_index(["label", "q"]).reindex(there).reset_index()
+        table = self._by_prompts(table.set_index(["label", "q"]).reindex(there).reset_index(), confidence)
         silent = table["n"].isna()
         table.loc[silent, "note"] = "no live call: nothing was asked now"
         return table.assign(n=table["n"].fillna(0).astype("int64"))
+
+    def _by_prompts(self, table: pd.DataFrame, confidence: float) -> pd.DataFrame:
+        """Latency percentiles with intervals that know which calls are repeats of one prompt."""
+        if self._plan.repeats == 1:
+            return table
+        live = self.frame[(self.frame["status"] == "ok") & (self.frame["provenance"] == "live")].dropna(subset="latency_s")
+        calls = {label: (rows["latency_s"], rows["prompt_id"]) for label, rows in live.groupby("label")}
+
+        def ends(label: str, q: float, value: float, low: float, high: float, note: str) -> tuple[float, float, str]:
+            if math.isnan(value):
+                return low, high, note
+            times, prompts = calls[label]
+            interval = percentile_interval(times, q, confidence, prompts)
+            return interval.low, interval.high, interval.note
+
+        rows = zip(*(table[name] for name in ("label", "q", "value", "low", "high", "note")))
+        low, high, note = zip(*(ends(*row) for row in rows))
+        return table.assign(low=low, high=high, note=note)
 
     def errors(self) -> pd.DataFrame:
         """Return the failed calls by kind.

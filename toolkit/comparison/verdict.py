@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pandas as pd
 
@@ -63,6 +63,8 @@ def verdict(
         raise ConfigError("a verdict needs at least two models; compare this one with another")
     if not 0 < alpha < 1:
         raise ConfigError(f"alpha={alpha!r} is not between 0 and 1")
+    if kind not in get_args(Kind):
+        raise ConfigError(f"unknown kind {kind!r}; known: {', '.join(get_args(Kind))}")
     by_prompt = prompt_means(frame, metric, order)
     pairs = list(combinations(labels, 2))
     strictest = alpha if correction == "bh" else alpha / len(pairs)
@@ -148,6 +150,8 @@ def sentence(
 def interval_words(test: stats.PairedTest, show: Callable[[float], str], confidence: float) -> str:
     """The interval of a difference's size; a side that so few prompts can't bound is left open."""
     low, high = (test.low, test.high) if test.effect > 0 else (-test.high, -test.low)
+    if low == high:
+        return "the same on every prompt"
     if math.isnan(low):
         return "no interval yet"
     reach = f"at least {show(low)}" if math.isnan(high) else f"{show(low)} to {show(high)}"
