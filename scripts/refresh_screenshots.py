@@ -91,12 +91,13 @@ def settle(page: Page) -> None:
     page.get_by_text("calls in the window ·").wait_for(timeout=60_000)
     page.wait_for_timeout(800)
     page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for(timeout=60_000)
+    page.wait_for_function("[...document.querySelectorAll('[data-testid=stSkeleton]')].every(each => each.offsetParent === null)")
     page.wait_for_timeout(2500)
 
 
 def compress(picture: Path) -> None:
     with Image.open(picture) as image:
-        image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(picture, optimize=True)
+        image.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
