@@ -61,8 +61,8 @@ def percentile_lines(table: pl.DataFrame, name: str, models: Sequence[str]) -> F
     shown = [(model, rows) for model in models if (rows := table.filter(pl.col("label") == model)).height]
     for model, rows in shown:
         times = _times(rows["start_s"])
-        # A band of a few stretches looks like a fault: where most buckets lack an end, the hover text alone tells the interval.
-        if len(shown) <= MOST_BANDS and rows.drop_nulls(["low_s", "high_s"]).height * 2 > rows.height:
+        # A band in pieces looks like a fault: where many buckets lack an end, the hover text alone tells the interval.
+        if len(shown) <= MOST_BANDS and rows.drop_nulls(["low_s", "high_s"]).height >= 0.8 * rows.height:
             _add_band(figure, rows, model, models)
         figure.add_scatter(
             x=times,

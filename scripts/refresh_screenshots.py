@@ -91,12 +91,18 @@ def settle(page: Page) -> None:
     page.get_by_text("calls in the window ·").wait_for(timeout=60_000)
     page.wait_for_timeout(800)
     page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for(timeout=60_000)
+    page.wait_for_function("[...document.querySelectorAll('[data-testid=stSkeleton]')].every(each => each.offsetParent === null)")
     page.wait_for_timeout(2500)
 
 
 def compress(picture: Path) -> None:
-    with Image.open(picture) as image:
-        image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(picture, optimize=True)
+    """Keep the 256 most frequent colours as they are; the others, at the edges of letters, become the nearest of them."""
+    with Image.open(picture) as opened:
+        image = opened.convert("RGB")
+    frequent = sorted(image.getcolors(image.width * image.height) or (), reverse=True)[:256]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([part for _, colour in frequent for part in colour])  # type: ignore[misc]  # of an RGB image a colour is a tuple
+    image.quantize(palette=palette, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def test_a_burn_rate_fires_only_where_the_long_and_the_short_window_both_burn():
 def test_a_slow_burn_fires_by_its_own_windows():
     rule = BurnRate(name="errors", objective=0.99)
     [alert] = firing([rule], counting(1000, lambda width_s: 20), NOW)
-    assert "2 % of 1000 calls failed in the last 3 d" in alert.message
+    assert "2 % of 1,000 calls failed in the last 3 d" in alert.message
 
 
 def test_thresholds_look_at_both_sides_and_need_enough_calls():

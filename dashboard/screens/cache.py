@@ -47,6 +47,8 @@ def _said(totals: views.CacheTotals) -> Iterator[str]:
     yield live if totals.live_p50_s.value is None else f"{live}, half of them within {words.duration(totals.live_p50_s.value)}"
     if totals.lookup_p50_s.value is not None:
         yield f"half of the look-ups that hit within {words.duration(totals.lookup_p50_s.value)}"
+    if totals.replayed_bytes is not None:
+        yield f"{words.size(totals.replayed_bytes)} of answers replayed"
     if totals.hits.value is not None:
         yield f"95 % interval of the hit share {_interval(totals.hits.low, totals.hits.high)}"
 

@@ -46,8 +46,7 @@ def groups() -> dict[str, Any] | None:
         _time("last_s", "last seen (UTC)"),
         "fingerprint",
     )
-    when = st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss", timezone="UTC")
-    columns = {"trend": st.column_config.BarChartColumn(y_min=0), "first seen (UTC)": when, "last seen (UTC)": when}
+    columns = {"trend": st.column_config.BarChartColumn(y_min=0), **_SEEN}
     row = choose_row(
         drawn, "groups", "Errors by fingerprint: state, type, counts, models, first and last seen", found["fingerprint"].to_list(), columns
     )
@@ -55,6 +54,10 @@ def groups() -> dict[str, Any] | None:
         "New: first seen in this window. Ongoing: before and in it. Quiet: only before it. Choose a row for messages, stack and calls."
     )
     return None if row is None else found.row(row, named=True)
+
+
+_WHEN = st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss", timezone="UTC")
+_SEEN = {"first seen (UTC)": _WHEN, "last seen (UTC)": _WHEN}
 
 
 def _time(column: str, name: str) -> pl.Expr:
@@ -67,7 +70,7 @@ def what_to_do(group: dict[str, Any]) -> None:
 
 def messages(group: dict[str, Any]) -> None:
     found = data.ask_rows(views.error_messages, shown().version, ever(), group["fingerprint"])
-    table(found.select("n", "message", _time("last_s", "last seen (UTC)")), "messages", "Messages of the group, most frequent first")
+    table(found.select("n", "message", _time("last_s", "last seen (UTC)")), "messages", "Messages of the group, most frequent first", _SEEN)
 
 
 def stack(calls: pl.DataFrame) -> None:
