@@ -432,8 +432,9 @@ class Client(Bound):
         Seconds within which a stream must have brought its first token, of reasoning or of the answer, whatever else it sends to keep the
         connection open. Comparisons stream too. A ``timeout_s`` that is shorter comes first; a call that is not streamed has only that.
     transport : str or callable
-        ``"own"`` (HTTP/1.1 over sockets, by httpx through a proxy), ``"httpx"``, ``"fast"`` (the extra ``fast``: Rust in threads; on event
-        loops our own, which a comparison then runs on uvloop), or a callable that makes an ``httpx.BaseTransport``.
+        ``"own"`` (HTTP/1.1 over sockets, by httpx through a proxy), ``"httpx"``, ``"fast"`` (the extra ``fast``: Rust for whole answers in
+        threads, our own for streams and on event loops, which a comparison then runs on uvloop), or a callable that makes an
+        ``httpx.BaseTransport``.
     sleep : callable
         Waits between attempts; a test can count instead.
 

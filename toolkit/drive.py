@@ -187,14 +187,14 @@ class Hands:
         if local is not None:
             response: httpx.Response = local.handle_request(request)
             return response
-        held = self.driver.transports.get(request.url)
+        held = self.driver.transports.get(request.url, stream=step.stream)
         origin = origin_of(request.url)
         try:
             response = held.transport.handle_request(request)
         except STALE:
             if origin not in held.used:
                 raise
-            held = self.driver.transports.get(request.url, fresh=True)
+            held = self.driver.transports.get(request.url, stream=step.stream, fresh=True)
             response = held.transport.handle_request(request)
         held.used.add(origin)
         return response

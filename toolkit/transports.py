@@ -157,13 +157,15 @@ class ThreadTransports:
         self._mine = threading.local()
         self._all = weakref.WeakSet()
 
-    def get(self, url: httpx.URL, *, fresh: bool = False) -> ThreadTransport:
+    def get(self, url: httpx.URL, *, stream: bool = False, fresh: bool = False) -> ThreadTransport:
         """Return this thread's transport for an address; ``fresh`` replaces it by one without old connections."""
-        proxy = self.routes.proxy(url)
-        held: dict[tuple[str, str | None], ThreadTransport] = self._mine.__dict__.setdefault("held", {})
-        found = held.get((url.scheme, proxy))
+        proxy, choice = self.routes.proxy(url), self.choice
+        if choice == "fast" and stream:  # the Rust one gives a body in large pieces: the first token would come with the last
+            choice = "own"
+        held: dict[tuple[str, str | None, TransportChoice], ThreadTransport] = self._mine.__dict__.setdefault("held", {})
+        found = held.get((url.scheme, proxy, choice))
         if found is None or fresh:
-            found = held[(url.scheme, proxy)] = ThreadTransport(make_sync(self.choice, self.routes, url, proxy))
+            found = held[(url.scheme, proxy, choice)] = ThreadTransport(make_sync(choice, self.routes, url, proxy))
             self._all.add(found.transport)
         return found
 
