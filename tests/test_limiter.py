@@ -57,7 +57,7 @@ def test_a_later_refusal_halves_again_but_never_below_one():
 
 def test_however_many_wait_they_do_not_ask_more_often_together():
     """On an event loop, thousands that each ask fifty times a second would leave no time for the calls they wait for."""
-    limiter = Limiter(timer=Clock())
+    limiter = Limiter(timer=Clock(), random=lambda: 0.5)
     limiter.limit = 1
     limiter.enter()
     few = wait_for(limiter, Ledger(Clock(), None))
@@ -72,6 +72,14 @@ def test_however_many_wait_they_do_not_ask_more_often_together():
     for steps in crowd:
         steps.close()
     assert (limiter.under_way, limiter.waiting) == (1, 0)
+
+
+def test_a_crowd_that_came_at_once_does_not_ask_at_once():
+    limiter = Limiter(timer=Clock())
+    limiter.waiting = 4000
+    pauses = [limiter.pause_s() for _ in range(4000)]
+    for second in (0, 1, 2, 3):
+        assert 800 < sum(second <= pause < second + 1 for pause in pauses) < 1200
 
 
 def test_each_round_of_good_answers_lets_one_more_in():

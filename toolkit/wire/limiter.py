@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import threading
 from collections.abc import Callable
 
@@ -21,6 +22,8 @@ class Limiter:
         Seconds of a monotonic clock.
     settle_s : float
         Refusals that come within this time of another are of the same crowd and don't halve the limit again.
+    random : callable
+        Gives a number in [0, 1).
 
     Notes
     -----
@@ -43,9 +46,10 @@ class Limiter:
     ASKED_PER_S = 2000.0
     """How often all who wait may ask together: thousands of them on an event loop would leave it no time for the calls under way."""
 
-    def __init__(self, *, timer: Callable[[], float], settle_s: float = 1.0) -> None:
+    def __init__(self, *, timer: Callable[[], float], settle_s: float = 1.0, random: Callable[[], float] = random.random) -> None:
         self._timer = timer
         self._settle_s = settle_s
+        self._random = random
         self._lock = threading.Lock()
         self._halved_at = -math.inf
         self.limit = math.inf
@@ -71,16 +75,16 @@ class Limiter:
             self.waiting -= 1
 
     def pause_s(self) -> float:
-        """How long one who waits does so before asking again.
+        """How long one who waits does so before asking again: drawn, so that a crowd that came at once does not ask at once.
 
         Examples
         --------
-        >>> limiter = Limiter(timer=lambda: 0.0)
+        >>> limiter = Limiter(timer=lambda: 0.0, random=lambda: 0.5)
         >>> limiter.waiting = 4000
         >>> limiter.pause_s()
         2.0
         """
-        return max(self.PAUSE_S, self.waiting / self.ASKED_PER_S)
+        return max(self.PAUSE_S, 2 * self._random() * self.waiting / self.ASKED_PER_S)
 
     def leave(self, *, refused: bool = False, answered: bool = False) -> None:
         """Count a call out, and learn from how it went."""
