@@ -73,15 +73,16 @@ def test_with_the_extra_fast_a_comparison_asks_on_uvloop():
     assert loops == {"uvloop"}
 
 
-def test_a_second_run_replays_everything_and_has_no_latency():
-    first = tk.compare(TWO, ["The for statement"], seed=1, max_tokens=8)
-    again = tk.compare(TWO, ["The for statement"], seed=1, max_tokens=8)
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_a_second_run_replays_everything_and_has_no_latency(repeats):
+    first = tk.compare(TWO, ["The for statement"], repeats=repeats, seed=1, max_tokens=8)
+    again = tk.compare(TWO, ["The for statement"], repeats=repeats, seed=1, max_tokens=8)
     assert set(again.frame["provenance"]) == {"replayed"}
     assert again.latency()["n"].tolist() == [0] * 6
     assert again.latency()["value"].isna().all()
     assert "no live call" in again.latency()["note"].iloc[0]
     assert again.side_by_side().equals(first.side_by_side())
-    assert "2 of 2 answers were replayed" in again.cached_sentence()
+    assert f"{2 * repeats} of {2 * repeats} answers were replayed" in again.cached_sentence()
 
 
 def test_each_repeat_is_a_question_of_its_own():

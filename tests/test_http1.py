@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servers.chat_completions import ChatService
-from servers.http import CUT, Answer, Gate, Server, json_answer
+from servers.http import CUT, Answer, Gate, Server, json_answer, sse
 from toolkit import errors
 from toolkit.client import AsyncClient, Client
 from toolkit.transports import AsyncTransports, ThreadTransports
@@ -348,3 +348,21 @@ def test_another_event_loop_than_asyncios_serves_as_well():
     with ChatService().serve() as server, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         first, again = runner.run(ask(server.url))
     assert first == again != ""
+
+
+@pytest.mark.parametrize("transport", ["own", "httpx", "fast"])
+def test_a_streams_first_piece_is_there_before_its_last_is_sent(transport):
+    def chunk(text, finish=None):
+        return sse({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]})
+
+    gate = Gate()
+    writes = (chunk("one "), gate, chunk("two", "stop") + b"data: [DONE]\n\n")
+    answer = Answer(headers={"content-type": "text/event-stream"}, writes=writes)
+    with (
+        Server(lambda _request: answer) as server,
+        Client(base_urls={"openai_compatible": f"{server.url}/v1"}, cache=False, journal=False, transport=transport) as client,
+    ):
+        events = client.stream_text("openai_compatible/m", "hi")
+        first = next(events)  # a transport that held it back would wait for the gate, and for ever
+        gate.opened.set()
+        assert [event.text for event in (first, *events)][:2] == ["one ", "two"]

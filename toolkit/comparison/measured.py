@@ -176,7 +176,7 @@ class Measured:
 
         rows = zip(*(table[name] for name in ("label", "q", "value", "low", "high", "note")))
         low, high, note = zip(*(ends(*row) for row in rows))
-        return table.assign(low=low, high=high, note=note)
+        return table.assign(low=low, high=high, note=pd.array(note, dtype="str"))  # all missing, they would pass for numbers
 
     def errors(self) -> pd.DataFrame:
         """Return the failed calls by kind.
