@@ -71,12 +71,12 @@ def rows_of(entries: int) -> Iterator[tuple[Any, ...]]:
 
 def filled(store: Any, entries: int) -> None:  # a DiskStore
     """Fill a store in one transaction: one for each entry would take minutes."""
-    from toolkit.cache.entries import _WRITE
+    from toolkit.cache.entries import _WRITES
 
     store.set(key(0), ANSWER)
     with closing(sqlite3.connect(store.entries.file)) as db, db:
         db.execute("PRAGMA cache_size = -400000")
-        db.executemany(_WRITE, rows_of(entries))
+        db.executemany(_WRITES[1], rows_of(entries))
 
 
 def disk_of(place: Place, entries: int) -> Iterator[Run]:

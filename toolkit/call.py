@@ -420,7 +420,8 @@ def attempts(call: Call) -> Steps[Reply | ImageReply]:
         call.attempts += 1
         ledger.book_lookup()
         if not limiter.enter():
-            yield from queue(call, limiter)
+            with call.waiting("rate limit"):
+                yield from wait_for(limiter, ledger)
         refused = answered = False
         ledger.begin_attempt()
         try:
@@ -449,18 +450,17 @@ def attempts(call: Call) -> Steps[Reply | ImageReply]:
                 ledger.book_sleep()
 
 
-def queue(call: Call, limiter: Limiter) -> Steps[None]:
-    """Wait until the limiter lets the call in."""
+def wait_for(limiter: Limiter, ledger: Ledger) -> Steps[None]:
+    """Wait until the limiter lets this call in."""
     limiter.queue_up()
     try:
-        with call.waiting("rate limit"):
-            while True:
-                try:
-                    yield Sleep(limiter.pause_s())
-                finally:
-                    call.ledger.book_limiter()
-                if limiter.enter():
-                    return
+        while True:
+            try:
+                yield Sleep(limiter.pause_s())
+            finally:
+                ledger.book_limiter()
+            if limiter.enter():
+                return
     finally:
         limiter.step_out()
 
