@@ -235,7 +235,8 @@ def _failed(view: str, journal: str, version: Version, selection: Selection) -> 
     earlier = _call_log(journal).failures(version).filter(~inside, *views.filters(selection))
     # Those of the window as the page counts them everywhere else: an hour's cell is too wide for a short window.
     now = _part(journal, version, selection).counts.filter(FAILED)
-    return getattr(views, view)(views.Failures(pl.concat([earlier, now.select(earlier.columns)]), selection))
+    both = [column for column in earlier.columns if column in now.columns]  # either may be rows, or cells of them
+    return getattr(views, view)(views.Failures(pl.concat([earlier.select(both), now.select(both)], how="vertical_relaxed"), selection))
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

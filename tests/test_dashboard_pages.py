@@ -473,10 +473,11 @@ def test_tiles_can_be_compared_with_a_run(journal):
 # Reading the journal
 
 
-def test_many_calls_are_counted_in_cells_and_said_to_be_approximate(journal, monkeypatch):
+@pytest.mark.parametrize("kept", [80, 200], ids=["most of them on disk", "all of them in memory"])
+def test_many_calls_are_counted_in_cells_and_said_to_be_approximate(journal, monkeypatch, kept):
     now = time.time()
     monkeypatch.setattr(calllog, "EXACT_ROWS", 50)
-    monkeypatch.setattr(calllog, "KEEP_ROWS", 80)
+    monkeypatch.setattr(calllog, "KEEP_ROWS", kept)
     write(journal, [*(live_call(now - 60 - k, A, number=k, latency_s=2.0) for k in range(100)), failed_call(now - 50, B)])
     at = opened("overview")
     assert at.caption[0].value.startswith("101 calls in the window · newest call")
