@@ -125,6 +125,7 @@ def main() -> int:
 
 def write(out: Path, run: Soaked, found: list[Check], shift_s: float, note: str = "") -> None:
     """Write the page and its chart: among the other pictures where there is a folder of them."""
+    out.parent.mkdir(parents=True, exist_ok=True)  # half an hour was spent on what is written here
     images = out.parent / "images"
     picture = (images if images.is_dir() else out.parent) / "soak.svg"
     picture.write_text(report.chart(run), encoding="utf-8")
