@@ -427,7 +427,7 @@ class AsyncHands:
 
     async def keep(self, step: Keep) -> None:
         cache, writer = self.driver.cache, self.driver.writer
-        if cache is None or writer is None:
+        if cache is None or writer is None:  # there is one where there is the other
             return
         if cache.in_memory_only:
             cache.set(step.key, step.value)

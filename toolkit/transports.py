@@ -106,9 +106,8 @@ def make_async(choice: TransportChoice, routes: Routes, url: httpx.URL, proxy: s
         made = choice()
         assert isinstance(made, httpx.AsyncBaseTransport), "transport= must make an httpx.AsyncBaseTransport"
         return made
-    if (
-        choice in ("own", "fast") and proxy is None
-    ):  # the Rust one takes half as much again here: each exchange crosses to its threads and back
+    # Not the Rust one for "fast": each exchange crosses to its threads and back, which costs half as much again.
+    if choice in ("own", "fast") and proxy is None:
         return LoopSocketTransport(routes.tls.context)
     verify = routes.tls.context() if url.scheme == "https" or proxy else NO_TLS
     limits = httpx.Limits(max_connections=POOL_SIZE, max_keepalive_connections=POOL_SIZE)

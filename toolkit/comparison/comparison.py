@@ -399,6 +399,9 @@ class Comparison(Measured):
     def plot_latency(self) -> go.Figure:
         """Return a Plotly figure: the share of live calls answered within a time, a line a model in its 95 % confidence band.
 
+        The band takes calls for independent. Repeats of a prompt are not quite, so with few prompts it is too narrow; ``latency`` has
+        intervals that know of it.
+
         Raises
         ------
         ConfigError
