@@ -298,3 +298,9 @@ def test_repeats_do_not_make_a_latency_surer_than_its_prompts_do():
     assert (row["low"], row["high"], row["n"]) == (expected.low, expected.high, 72)
     assert row["low"] <= alone.low and row["high"] >= alone.high
     assert "not estimable" in stats.percentile_interval([1.0, 2.0, 3.0], 0.5, clusters=["a", "a", "a"]).note
+
+
+def test_a_bound_that_clusters_cost_names_them():
+    values, four = [float(i) for i in range(4) for _ in range(20)], [prompt for prompt in "abcd" for _ in range(20)]
+    assert stats.percentile_interval(values, 0.5, clusters=four).note == "not estimable at n=80 in 4 clusters"
+    assert stats.percentile_interval(values, 0.5).note == ""

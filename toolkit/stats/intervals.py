@@ -150,18 +150,21 @@ def percentile_interval(x: ArrayLike, q: float, confidence: float = 0.95, cluste
 
     unsorted = numbers(x, "x")
     values, n = np.sort(unsorted), int(unsorted.size)
-    low_rank, high_rank = percentile_ranks(n, q, confidence)
+    low_rank, high_rank = alone = percentile_ranks(n, q, confidence)
     if clusters is not None and n:
         off = mean_interval(unsorted <= percentile(unsorted, q), confidence, clusters)
         reach = math.inf if math.isnan(off.high) else n * (off.high - off.low) / 2
         low_rank = _rank(min(low_rank, n * q - reach), n)
         high_rank = _rank(max(high_rank, math.ceil(n * q + reach)), n) if high_rank and reach < math.inf else 0
+    what = f"n={n}"
+    if clusters is not None and (bool(low_rank), bool(high_rank)) != (bool(alone[0]), bool(alone[1])):
+        what += f" in {np.unique(np.asarray(clusters).astype(str)).size} clusters"
     return Interval(
         low=float(values[low_rank - 1]) if low_rank else math.nan,
         high=float(values[high_rank - 1]) if high_rank else math.nan,
         confidence=confidence,
         n=n,
-        note=_unbounded(low_rank, high_rank, n),
+        note=_unbounded(low_rank, high_rank, what),
     )
 
 
@@ -217,11 +220,11 @@ def _order_statistics(n: int, q: float, confidence: float) -> tuple[int, int]:
     return 0, 0
 
 
-def _unbounded(low_rank: int, high_rank: int, n: int) -> str:
+def _unbounded(low_rank: int, high_rank: int, what: str) -> str:
     if low_rank and high_rank:
         return ""
     side = "" if not (low_rank or high_rank) else "upper bound " if low_rank else "lower bound "
-    return f"{side}not estimable at n={n}"
+    return f"{side}not estimable at {what}"
 
 
 def ecdf_margin(n: int, confidence: float = 0.95) -> float:
