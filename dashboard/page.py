@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar
 
 import polars as pl
@@ -98,7 +100,7 @@ def header(title: str, tiles: Callable[[], None] | None = None) -> None:
     """
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         st.title(title, anchor=False, width="content")
-        st.html(_COPY, width="content", unsafe_allow_javascript=True)
+        st.html(_COPY + _read_chart_code(), width="content", unsafe_allow_javascript=True)
     every = REFRESH_S if st.session_state.get("live") else None
     _chips()
     st.fragment(_pulse, run_every=every)(tiles, shown().at_s)
@@ -151,6 +153,18 @@ document.getElementById("copy-link").onclick = async () => {
 </script>
 """
 """Where a browser forbids the clipboard, as it does away from this machine without TLS, the address is shown instead."""
+
+
+@functools.cache
+def _read_chart_code() -> str:
+    """Return the HTML that makes a browser read Plotly's code, which takes it a second, while the server still counts the first page's calls.
+
+    By itself Streamlit has it read when the first chart arrives, and so it is where another version keeps that code elsewhere.
+    """
+    code = next((Path(st.__file__).parent / "static" / "static" / "js").glob("PlotlyChart.*.js"), None)
+    if code is None:
+        return ""
+    return f"<script>import(new URL('{code.name}', document.querySelector('script[type=module][src]').src));</script>"
 
 
 def _pulse(tiles: Callable[[], None] | None, drawn_s: float) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from streamlit.web import cli
 
+from dashboard.warmup import warm_up
 from toolkit import settings
 
 __all__ = ["free_port", "run"]
@@ -47,7 +48,7 @@ def run(journal: str, port: int = 8501, address: str = "127.0.0.1", alerts: Path
     chosen = free_port(port, address)
     if chosen != port:
         print(f"Port {port} is taken; using {chosen}.", flush=True)
-    threading.Thread(target=_announce, args=(address, chosen), daemon=True).start()
+    threading.Thread(target=_begin, args=(address, chosen), daemon=True).start()
     os.environ["TOOLKIT_JOURNAL"] = journal
     if alerts is not None:
         os.environ["TOOLKIT_ALERTS"] = str(alerts.absolute())
@@ -77,12 +78,13 @@ def _is_free(port: int, address: str) -> bool:
     return True
 
 
-def _announce(address: str, port: int) -> None:
-    """Say the address once it answers: importing takes seconds, and a link that is refused looks broken."""
+def _begin(address: str, port: int) -> None:
+    """Say the address once it answers, for a link that is refused looks broken; then do what the first page would wait for."""
     here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - compared, not bound
     while not _answers(here, port):
         time.sleep(0.05)
     print(f"Dashboard: http://{f'[{here}]' if ':' in here else here}:{port}  (Ctrl-C stops it)", flush=True)
+    warm_up()
 
 
 def _answers(address: str, port: int) -> bool:

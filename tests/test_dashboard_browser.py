@@ -132,6 +132,13 @@ def choose_first_row(page: Page, *, table: int) -> None:
     )  # the first row's box: cells are drawn, not elements
 
 
+def test_the_code_of_charts_is_read_before_there_is_one(page, server):
+    with page.expect_request("**/PlotlyChart.*.js"):
+        page.goto(f"{server.url}/logs")
+    expect(page.get_by_role("heading", name="Logs", exact=True)).to_be_visible()
+    expect(page.locator(".js-plotly-plot")).to_have_count(0)
+
+
 def test_from_the_overview_to_a_point_to_its_slow_calls_to_one_call_to_the_errors(page, server):
     page.goto(server.url)
     expect(page.get_by_role("heading", name="Overview", exact=True)).to_be_visible()

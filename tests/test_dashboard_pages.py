@@ -15,12 +15,13 @@ import dashboard
 from dashboard import calllog, serve
 from dashboard.calllog import CallLog
 from dashboard.page import Choice, span_of
+from dashboard.warmup import warm_up
 from dashboard_calls import SCRIPT, a_day, cache_state, error_of, failed_call, live_call, log_entry, replayed_call, write
 from servers.postgres import PASSWORD, QUOTED_PASSWORD
 from toolkit import settings
 from toolkit.errors import JournalError
 from toolkit.monitor.events import RunRecord, VoteRecord
-from toolkit.monitor.journal import read_address, shown_url
+from toolkit.monitor.journal import JournalReader, read_address, shown_url
 from toolkit.monitor.journal.pruning import prune
 
 APP = Path(dashboard.__file__).with_name("app.py")
@@ -664,6 +665,27 @@ def test_the_pages_show_a_journal_on_a_postgresql_server_without_its_password(po
 
 
 # The server's port
+
+
+def test_a_dashboard_that_warmed_up_reads_nothing_more_for_its_first_page(journal, monkeypatch):
+    write(journal, a_day(time.time(), calls=300))
+    warm_up()
+
+    def scan(*_args, **_options):
+        raise AssertionError("the journal is read again")
+
+    monkeypatch.setattr(JournalReader, "scan", scan)
+    at = opened()
+    assert not at.exception
+    assert not at.error
+    assert calls_in_window(at) > 0
+
+
+def test_warming_up_leaves_it_to_the_page_to_tell_of_a_journal_that_is_damaged_or_missing(journal):
+    warm_up()
+    journal.write_bytes(b"this is not a database, though it is long enough to be taken for one" * 50)
+    warm_up()
+    assert opened().title[0].value == "The journal can't be read"
 
 
 def test_a_free_port_is_kept_and_a_taken_one_gives_way_to_the_next():
