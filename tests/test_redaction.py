@@ -80,6 +80,7 @@ def test_a_key_of_a_known_shape_is_taken_out_wherever_it_stands(secret, around):
         f"password=not-{CANARY}",
         f"api_key: none.{CANARY}",
         f'{{"token": "{CANARY}"}}',
+        f"[('token', '{CANARY}')]",
     ],
 )
 def test_a_secret_that_its_surroundings_give_away_is_taken_out(text):
@@ -101,6 +102,7 @@ def test_a_secret_that_its_surroundings_give_away_is_taken_out(text):
         "write to me@example.org",
         "the secretary's password policy",
         "tokenizer=bpe",
+        '["row", "token", "orientation", "top_p"]',
     ],
 )
 def test_words_that_only_sound_secret_stay_readable(text):

@@ -350,6 +350,15 @@ def test_a_conversation_is_put_to_models_that_take_one():
         ask(ReplicateService(), prompt=talk)
 
 
+@pytest.mark.parametrize("role", ["system", "user"])
+def test_an_image_within_a_conversation_is_refused_and_not_left_out(role):
+    talk = [Message(role=role, content=(TextPart(text="look"), ImagePart(data=PNG))), Message(role="user", content="what is it?")]
+    service = ReplicateService(inputs={"prompt": {}, "messages": {"type": "array"}, "system_prompt": {}, "image": {}})
+    with pytest.raises(ConfigError, match="one user message"):
+        ask(service, prompt=talk)
+    assert service.asked == {}
+
+
 def test_what_replicate_cannot_do_is_said():
     with pytest.raises(ConfigError, match="schema="):
         ask(ReplicateService(), schema={"type": "object"})

@@ -53,10 +53,17 @@ def build_prompt(messages: tuple[Message, ...]) -> Body:
     system = "\n\n".join(message.text for message in messages if message.role in ("system", "developer"))
     turns = [message for message in messages if message.role not in ("system", "developer")]
     built: Body = {"system": system} if system else {}
-    if len(turns) != 1 or turns[0].role != "user":
+    question = turns[0] if len(turns) == 1 and turns[0].role == "user" else None
+    if any(images_of(message) for message in messages if message is not question):
+        raise errors.ConfigError("replicate takes images with a single question only: put them and the question into one user message")
+    if question is None:
         return built | {"messages": [{"role": turn.role, "content": turn.text} for turn in turns]}
-    images = [image_address(part) for part in turns[0].content if isinstance(part, ImagePart)]
-    return built | {"prompt": turns[0].text} | ({"image": images} if images else {})
+    images = [image_address(part) for part in images_of(question)]
+    return built | {"prompt": question.text} | ({"image": images} if images else {})
+
+
+def images_of(message: Message) -> list[ImagePart]:
+    return [] if isinstance(message.content, str) else [part for part in message.content if isinstance(part, ImagePart)]
 
 
 @dataclass(frozen=True, slots=True)
