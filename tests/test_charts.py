@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from scipy import stats as scipy_stats
 
 from toolkit import charts, monitor, stats
 from toolkit.errors import ConfigError
@@ -78,6 +79,28 @@ def test_each_curve_lies_in_its_band_which_its_legend_entry_hides_with_it():
         assert high.fillcolor.startswith("rgba(") and line.zorder > 0
     assert figure.layout.yaxis.title.text == "share of calls, with 50 % bands"
     assert len(charts.latency_ecdf(calls(), confidence=None).data) == 1
+
+
+def test_a_band_is_as_wide_as_the_number_of_prompts_allows_however_often_each_was_asked():
+    frame = calls(seconds=range(12), prompt_id=["a", "b", "c"] * 4, latency_s=[0.1 * k for k in range(1, 13)])
+    line, low, _ = charts.latency_ecdf(frame, confidence=0.5, clusters="prompt_id").data
+    assert list(low.y) == pytest.approx([max(0.0, y - stats.ecdf_margin(3, 0.5)) for y in line.y])
+    with pytest.raises(ConfigError, match="needs the column 'prompt'"):
+        charts.latency_ecdf(frame, clusters="prompt")
+
+
+def test_a_band_by_prompts_holds_the_curve_at_least_as_often_as_it_says_where_repeats_resemble_each_other():
+    prompts, repeats, random = 20, 5, np.random.default_rng(20)
+    held = {"by prompts": 0, "by calls": 0}
+    for _ in range(1000):
+        own, noise = random.normal(size=(prompts, 1)), random.normal(size=(prompts, repeats))
+        ordered = np.sort(scipy_stats.norm.cdf(0.9 * own + np.sqrt(1 - 0.81) * noise).ravel())
+        shares = np.arange(ordered.size + 1) / ordered.size
+        farthest = max((ordered - shares[:-1]).max(), (shares[1:] - ordered).max())
+        held["by prompts"] += farthest <= stats.ecdf_margin(prompts)
+        held["by calls"] += farthest <= stats.ecdf_margin(ordered.size)
+    assert held["by prompts"] >= 950
+    assert held["by calls"] < 800, "else there would be nothing to mend"
 
 
 def test_neighbours_differ_by_colour_and_dash_and_no_two_of_twenty_alike_and_nothing_is_drawn_by_webgl():

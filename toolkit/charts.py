@@ -56,7 +56,13 @@ _SOURCES = {"live": OKABE_ITO[7], "memory": OKABE_ITO[0], "disk": OKABE_ITO[4], 
 
 
 def latency_ecdf(
-    frame: Frame, *, metric: str = "latency_s", by: str = "model", confidence: float | None = 0.95, order: Sequence[str] = ()
+    frame: Frame,
+    *,
+    metric: str = "latency_s",
+    by: str = "model",
+    confidence: float | None = 0.95,
+    order: Sequence[str] = (),
+    clusters: str | None = None,
 ) -> go.Figure:
     """Draw which share of the calls took at most so long, a line for each model in the band where its true curve lies.
 
@@ -72,11 +78,19 @@ def latency_ecdf(
         Of the bands, each for a whole curve at once (``toolkit.stats.ecdf_margin``); ``None`` draws no bands.
     order : list of str, optional
         Which names come first, and so which colours they have; the others follow by name.
+    clusters : str, optional
+        Column that tells which calls resemble each other, such as ``prompt_id`` where prompts were asked several times: a band is as
+        wide as for one call of each. By default calls are taken for independent.
 
     Raises
     ------
     ConfigError
         If a column is missing, ``confidence`` is out of range, or plotly is not installed.
+
+    Notes
+    -----
+    The mean of a prompt's repeats strays no farther from the truth than one of them does (Jensen's inequality), so a band for one call a
+    prompt holds the curve of all repeats at least as often.
 
     Examples
     --------
@@ -102,8 +116,10 @@ def latency_ecdf(
             go.Scatter(x=x, y=y, name=label, legendgroup=_escape(name), mode="lines", line=line, hovertemplate=hover, zorder=1)
         )
     if confidence is not None:
-        margins = {name: stats.ecdf_margin(len(sample), confidence) for name, sample in samples.items()}
-        _add_bands(figure, curves, margins)
+        sizes = (
+            {name: len(sample) for name, sample in samples.items()} if clusters is None else _cluster_counts(frame, metric, by, clusters)
+        )
+        _add_bands(figure, curves, {name: stats.ecdf_margin(sizes[name], confidence) for name in samples})
     return _or_empty(figure, "No live calls to show yet")
 
 
@@ -523,6 +539,15 @@ def _samples(frame: Frame, metric: str, by: str) -> dict[str, list[float]]:
         if _number(value) > 0:  # the axis is logarithmic
             samples.setdefault(str(name), []).append(float(value))
     return dict(sorted(samples.items()))
+
+
+def _cluster_counts(frame: Frame, metric: str, by: str, clusters: str) -> dict[str, int]:
+    """How many clusters the values of each line come from."""
+    found: dict[str, set[str]] = {}
+    for name, value, cluster in _live_rows(frame, by, metric, clusters):
+        if _number(value) > 0:
+            found.setdefault(str(name), set()).add(str(cluster))
+    return {name: len(names) for name, names in found.items()}
 
 
 def _in_order(named: Mapping[str, T], order: Sequence[str]) -> dict[str, T]:

@@ -399,15 +399,14 @@ class Comparison(Measured):
     def plot_latency(self) -> go.Figure:
         """Return a Plotly figure: the share of live calls answered within a time, a line a model in its 95 % confidence band.
 
-        The band takes calls for independent. Repeats of a prompt are not quite, so with few prompts it is too narrow; ``latency`` has
-        intervals that know of it.
+        Repeats of a prompt resemble each other, so the band is as wide as for one call a prompt.
 
         Raises
         ------
         ConfigError
             If plotly is not installed.
         """
-        return charts.latency_ecdf(self.frame, by="label", order=self.models)
+        return charts.latency_ecdf(self.frame, by="label", order=self.models, clusters="prompt_id")
 
     def plot_scores(self, metric: str | None = None, *, confidence: float = 0.95) -> go.Figure:
         """Return a Plotly figure: by how much each two models differ, with the interval; one that misses 0 is a difference.
