@@ -42,7 +42,7 @@ MODELS = {  # median latency in seconds, dollars a million tokens
     "lmstudio/phi-4": (3.5, 0.0),
 }  # fmt: skip
 ERRORS = ("RateLimitError", "ProviderTimeoutError", "ServerError", "UnreachableError", "ReplyError")
-PAGES = ("overview", "latency", "cache", "errors", "cost", "logs")
+PAGES = ("overview", "latency", "cache", "errors", "cost", "health", "logs")
 
 
 # The journal

@@ -30,6 +30,7 @@ def main() -> None:
             st.Page(SCREENS / "cost.py", title="Cost", url_path="cost"),
             st.Page(SCREENS / "compare.py", title="Compare", url_path="compare"),
             st.Page(SCREENS / "logs.py", title="Logs", url_path="logs"),
+            st.Page(SCREENS / "health.py", title="Health", url_path="health"),
             st.Page(SCREENS / "call.py", title="Call", url_path="call", visibility="hidden"),
         ],
         position="top",

@@ -20,14 +20,17 @@ from dashboard.calllog import CallLog, Choices, Version
 from dashboard.cells import FAILED, Calls
 from dashboard.selection import Selection
 from toolkit import settings
+from toolkit.errors import ConfigError
 from toolkit.monitor import alerts
 from toolkit.monitor.journal import JournalReader, JournalVersion
 
 __all__ = [
     "Choices",
     "Version",
+    "alert_rules",
     "alerts_firing",
     "answers_of",
+    "archived_rows",
     "ask",
     "ask_cache_states",
     "ask_entries",
@@ -41,6 +44,8 @@ __all__ = [
     "has_entries",
     "journal",
     "journal_exists",
+    "limits",
+    "marks",
     "refresh",
     "votes",
 ]
@@ -100,6 +105,11 @@ def ask_cache_states(view: Callable[Concatenate[pl.DataFrame, P], T], selection:
     return view(_rows_of("cache", journal(), version, _span(selection)), *options, **named)
 
 
+def marks(selection: Selection) -> list[tuple[float, str]]:
+    """Return when and what of the annotations in the window, whichever run is chosen."""
+    return ask_entries(views.marks, selection._replace(runs=()))
+
+
 def _span(selection: Selection) -> tuple[float, float]:
     """The window; everything there is where it is all calls, for something may have been written before the first and after the last."""
     return (-math.inf, math.inf) if selection.whole else (selection.lo_s, selection.hi_s)
@@ -114,6 +124,11 @@ def entry(log_id: str, at: float) -> dict[str, Any] | None:
     """Return everything about one entry of the logger."""
     rows = JournalReader(journal()).scan("log", since=at, until=math.nextafter(at, math.inf)).filter(pl.col("log_id") == log_id).collect()
     return rows.row(0, named=True) if rows.height else None
+
+
+def archived_rows() -> int:
+    """Return how many calls are in the archive."""
+    return sum(part.rows for part in JournalReader(journal()).parts())
 
 
 def call(call_id: str) -> dict[str, Any] | None:
@@ -149,6 +164,19 @@ def alerts_firing() -> list[alerts.Alert]:
     if not path.exists():
         return []
     return _alerts(journal(), str(path), path.stat().st_mtime_ns, math.floor(time.time() / ALERTS_EVERY_S))
+
+
+def alert_rules() -> list[alerts.Rule]:
+    """Return the alert rules; none where their file can't be read, which ``alerts_firing`` tells."""
+    try:
+        return alerts.read_rules(settings.alerts_file())
+    except ConfigError:
+        return []
+
+
+def limits(metric: str) -> list[alerts.Threshold]:
+    """Return the alert rules that set an upper limit to a metric."""
+    return [rule for rule in alert_rules() if isinstance(rule, alerts.Threshold) and rule.metric == metric and rule.above is not None]
 
 
 @st.cache_data(max_entries=8, show_spinner=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -39,6 +39,7 @@ __all__ = [
     "timing",
     "traffic",
     "with_local_time",
+    "with_marks",
     "with_room_for_legend",
 ]
 
@@ -48,11 +49,12 @@ DASHES = (*charts.DASHES, "longdash")  # five, so that with seven colours 35 mod
 HEAT = [[0.0, "rgba(31,138,204,0.08)"], [1.0, "rgba(31,138,204,1)"]]  # from next to nothing on, on a light ground and on a dark one
 HEIGHT = 300
 NAME_CHARS = 36
+MARK_CHARS = 24
 MOST_BANDS = 4
 
 
-def percentile_lines(table: pl.DataFrame, name: str, models: Sequence[str]) -> Figure:
-    """One percentile of live calls over time, a line a model in the band of its 95 % interval.
+def percentile_lines(table: pl.DataFrame, name: str, models: Sequence[str], limits: Sequence[tuple[str, float]] = ()) -> Figure:
+    """One percentile of live calls over time, a line a model in the band of its 95 % interval, and limits by their names, in seconds.
 
     A point carries its model and bucket as ``customdata``. With many models the bands would hide each other: then the interval is told by
     the hover text alone.
@@ -73,6 +75,9 @@ def percentile_lines(table: pl.DataFrame, name: str, models: Sequence[str]) -> F
             hovertemplate=f"{name} %{{y:.3s}} ms, 95 % %{{customdata[4]}}, n = %{{customdata[3]}}",
             **_style(model, models),
         )
+    for limit, seconds in limits:
+        label = f"{_short(limit)}, {seconds * 1e3:,.4g} ms"
+        figure.add_hline(seconds * 1e3, line={"color": VERMILION, "dash": "dash", "width": 1.5}, name=label, showlegend=True)
     figure.update_yaxes(rangemode="tozero")
     figure.update_layout(hovermode="closest")  # a click should mean one point
     return figure
@@ -287,6 +292,26 @@ def abilities(models: Sequence[tuple[str, float, float, float]]) -> Figure:
     figure.update_xaxes(title="ability (log-odds)", hoverformat=None)
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=names[::-1])
     figure.update_layout(hovermode="closest", margin={"l": 10, "r": 10, "t": 10, "b": 10})
+    return figure
+
+
+def with_marks(figure: Figure, marks: Sequence[tuple[float, str]]) -> Figure:
+    """Draw a line at each marked moment, with what happened then at its top."""
+    for at_s, text in marks:
+        at = datetime.fromtimestamp(at_s, UTC).replace(tzinfo=None)  # as the points of the axis are written
+        figure.add_shape(type="line", x0=at, x1=at, y0=0, y1=1, yref="paper", line={"color": GREY, "dash": "dot", "width": 1.5})
+        figure.add_annotation(
+            x=at,
+            y=1,
+            yref="paper",
+            text=html.escape(text if len(text) <= MARK_CHARS else f"{text[: MARK_CHARS - 1]}…"),
+            hovertext=f"{html.escape(text)}<br>{at:%Y-%m-%d %H:%M:%S} UTC",
+            textangle=-90,
+            xanchor="right",
+            yanchor="top",
+            showarrow=False,
+            font={"size": 10},
+        )
     return figure
 
 

@@ -273,6 +273,7 @@ def clickable(figure: Figure, key: str, alt: str) -> list[Any] | None:
 
 
 def _selectable(figure: Figure, key: str, alt: str, modes: Sequence[Literal["points", "box"]]) -> list[Any]:
+    figures.with_marks(figure, data.marks(shown().selection))
     # After a drag it is another chart, which has nothing selected.
     place = f"{key}-{st.session_state.get('drags', 0)}"
     drawn = st.plotly_chart(

@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.dashboard import write_journal  # noqa: E402 - found only now
 from toolkit.monitor.events import VoteRecord  # noqa: E402
 from toolkit.monitor.journal import Journal  # noqa: E402
+from toolkit.monitor.marks import annotate  # noqa: E402
 
 PAGES = {
     "overview": "?window=7d",
@@ -29,6 +30,7 @@ PAGES = {
     "errors": "errors?window=7d",
     "cost": "cost?window=7d&budget=40",
     "compare": "compare?window=7d&runs=run-10&runs=run-11",
+    "health": "health?window=24h",
     "logs": "logs?window=24h&level=error&level=warn",
 }
 WIDTH, HEIGHT = 1400, 1250
@@ -43,6 +45,7 @@ def main() -> None:
         journal, rules = Path(folder, "journal.sqlite"), Path(folder, "alerts.toml")
         write_journal(journal, 60_000, time.time(), seed=7, days=12)
         add_votes(journal)
+        annotate("system prompt v2", at="2d", journal=journal)
         rules.write_text(RULES)
         environment = {"PATH": "/usr/bin", "TOOLKIT_HOME": folder, "TOOLKIT_ALERTS": str(rules), "PYTHONPATH": str(ROOT)}
         server = subprocess.Popen([sys.executable, "-c", START, str(journal)], stdout=subprocess.PIPE, text=True, env=environment)

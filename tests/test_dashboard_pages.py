@@ -1,6 +1,7 @@
 """The dashboard's pages, run without a browser on journals that the real monitor wrote."""
 
 import functools
+import html
 import json
 import socket
 import time
@@ -23,6 +24,7 @@ from toolkit.errors import JournalError
 from toolkit.monitor.events import RunRecord, VoteRecord
 from toolkit.monitor.journal import JournalReader, read_address, shown_url
 from toolkit.monitor.journal.pruning import prune
+from toolkit.monitor.marks import MARK
 
 APP = Path(dashboard.__file__).with_name("app.py")
 SCREENS = {
@@ -33,6 +35,7 @@ SCREENS = {
     "cost": "Cost",
     "compare": "Compare",
     "logs": "Logs",
+    "health": "Health",
     "call": "Call",
 }
 A, B = "ollama/a", "openrouter/b"
@@ -322,6 +325,46 @@ def test_a_rule_that_fires_is_a_banner_and_a_bad_file_is_said_in_a_sentence(jour
     rules.write_text("[[threshold]")
     [problem] = opened("latency").error
     assert "alerts" in problem.value
+
+
+def charts_of(at):
+    return [json.loads(chart.proto.spec)["layout"] for chart in at.get("plotly_chart")]
+
+
+def test_an_annotation_is_a_line_in_the_charts_over_time_whatever_run_is_chosen(journal):
+    now = time.time()
+    mark = log_entry(now - 90, f"deployed {SCRIPT}", context=MARK)
+    write(journal, [*(live_call(now - 60 - k, A, number=k, run_id="r1") for k in range(30)), mark, log_entry(now - 80, "no mark")])
+    for at in (opened("overview"), opened("overview", run="r1")):
+        for layout in charts_of(at):
+            assert [label["hovertext"].split("<br>")[0] for label in layout["annotations"]] == [f"deployed {html.escape(SCRIPT)}"]
+            assert len(layout["shapes"]) == 1
+
+
+def test_a_limit_of_an_alert_rule_is_a_line_in_the_chart_of_its_percentile(journal, monkeypatch, tmp_path):
+    rules = tmp_path / "alerts.toml"
+    monkeypatch.setenv("TOOLKIT_ALERTS", str(rules))
+    write(journal, [live_call(time.time() - 3600 - k / 10, A, number=k) for k in range(60)])
+    rule = '[[threshold]]\nname = "{}"\nmetric = "p95_s"\nabove = {}\nover = "1h"\n{}\n'
+    rules.write_text(rule.format("promise", 7.5, "") + rule.format("of another", 3, 'model = "x/y"'))
+    lines = [shape["name"] for shape in charts_of(opened("latency", q="p95"))[0]["shapes"]]
+    assert lines == ["promise, 7,500 ms"]
+    assert "shapes" not in charts_of(opened("latency", q="p50"))[0]
+
+
+def test_the_health_page_says_who_answers_and_what_is_read_without_asking_anybody(journal):
+    now = time.time()
+    write(journal, [live_call(now - 120, A), failed_call(now - 30, B)])
+    at = opened("health")
+    providers, source = (table.value for table in at.dataframe)
+    assert providers[["provider", "state", "newest answer"]].fillna("").values.tolist() == [
+        ["openrouter", "fails", ""], ["ollama", "answers", "2 min ago"],
+    ]  # fmt: skip
+    facts = dict(source.values.tolist())
+    assert facts["journal"] == str(journal)
+    assert facts["rows"] == "2, of which 0 in the archive"
+    assert facts["alert rules"].startswith("none in ")
+    assert "toolkit doctor" in texts(at)
 
 
 def test_runs_stand_side_by_side_with_verdicts_answers_and_votes(journal):

@@ -663,3 +663,30 @@ def test_a_heat_map_shares_each_whole_bucket_out_over_classes_of_latency():
     assert table.group_by("start_s").agg(pl.col("share").sum())["share"].to_list() == pytest.approx([1.0] * table["start_s"].n_unique())
     assert table["n"].sum() <= 600
     assert figures.heatmap(table).data[0].type == "heatmap"
+
+
+# Health and marks
+
+
+def test_a_provider_fails_where_its_newest_call_did_and_those_that_fail_come_first():
+    table = views.provider_health(
+        part(
+            failed_call(3700, A), live_call(3800, A), replayed_call(3900, A),
+            live_call(3700, B), failed_call(3801, B), failed_call(3802, B),
+            replayed_call(3700, "cohere/c"),
+        )
+    )  # fmt: skip
+    assert table.rows() == [
+        ("openrouter", "fails", 1, 3, 2, 2 / 3, 3700.0, 3802.0),
+        ("cohere", "not asked", 1, 0, 0, None, None, None),
+        ("ollama", "answers", 1, 2, 1, 0.5, 3800.0, 3700.0),
+    ]
+
+
+def test_a_mark_is_a_line_over_the_whole_chart_with_its_text_escaped_and_cut():
+    figure = figures.with_marks(figures.series(views.traffic(part(live_call(4000, A))), {"p50_s": "p50"}), [(4000.0, "<b>" + "x" * 40)])
+    [line], [label] = figure.layout.shapes, figure.layout.annotations
+    assert line.x0 == line.x1 == label.x
+    assert (line.yref, line.y0, line.y1, str(line.x0)) == ("paper", 0, 1, "1970-01-01 01:06:40")
+    assert label.text == "&lt;b&gt;" + "x" * 20 + "…"
+    assert label.hovertext.startswith("&lt;b&gt;" + "x" * 40)

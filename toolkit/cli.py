@@ -21,7 +21,7 @@ from .client import open_cache
 from .doctor import Finding, examine
 from .errors import ConfigError, ToolkitError
 from .installation import read_places
-from .journal_commands import check_journal, export_journal, prune_journal
+from .journal_commands import annotate_journal, check_journal, export_journal, prune_journal
 from .monitor import alerts
 from .monitor.journal import JournalReader, shown_url
 from .pricing import price_sources
@@ -108,6 +108,11 @@ def parser() -> argparse.ArgumentParser:
     doctor = command(commands, "doctor", show_health, "say for each provider whether it can be used, and what to do if not")
     doctor.add_argument("providers", nargs="*", metavar="PROVIDER")
     doctor.add_argument("--alerts", nargs="?", const="", metavar="FILE", help="judge the alert rules instead; exit code 1 when one fires")
+
+    annotate = command(commands, "annotate", annotate_journal, "mark this moment, such as a deployment, on the dashboard's charts")
+    annotate.add_argument("text", help="what happened")
+    annotate.add_argument("--ago", type=duration, metavar="TIME", help="how long ago it was: 90s, 15min, 2h")
+    annotate.add_argument("--journal", metavar="URL", help="which one (default: the one that TOOLKIT_JOURNAL names)")
 
     add_cache_commands(commands)
     add_journal_commands(commands)

@@ -7,14 +7,25 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from . import settings
-from .monitor.journal import JournalReader, read_address, with_polars
+from .monitor.journal import JournalReader, read_address, shown_url, with_polars
+from .monitor.marks import annotate
 from .render import plain, text_table
 
-__all__ = ["check_journal", "export_journal", "prune_journal"]
+__all__ = ["annotate_journal", "check_journal", "export_journal", "prune_journal"]
+
+
+def annotate_journal(args: argparse.Namespace) -> int:
+    """Mark a moment."""
+    at = None if args.ago is None else datetime.fromtimestamp(time.time() - args.ago, UTC)
+    annotate(args.text, at=at, journal=args.journal)
+    where = shown_url(args.journal or settings.journal_url())
+    tell(args, {"text": args.text, "journal": where}, f"marked in {where}")
+    return 0
 
 
 def export_journal(args: argparse.Namespace) -> int:

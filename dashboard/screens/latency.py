@@ -6,7 +6,7 @@ import polars as pl
 import streamlit as st
 from pandas.io.formats.style import Styler
 
-from dashboard import figures, views, words
+from dashboard import data, figures, views, words
 from dashboard.detail import list_calls
 from dashboard.page import (
     ask,
@@ -35,7 +35,7 @@ def over_time(name: str) -> tuple[str, float, float] | None:
     if table.is_empty():
         empty(f"No time bucket holds the {enough} live calls that a {name} needs. Choose a lower percentile or a wider window.")
         return None
-    figure = figures.percentile_lines(table, name, shown().models)
+    figure = figures.percentile_lines(table, name, shown().models, limits(name))
     point = clickable(
         figure, f"lines-{name}", f"{name} latency of live calls over time, a line for each of {table['label'].n_unique()} models"
     )
@@ -44,6 +44,18 @@ def over_time(name: str) -> tuple[str, float, float] | None:
     )
     say_left_out()
     return (str(point[0]), float(point[1]), float(point[2])) if point else None
+
+
+def limits(name: str) -> list[tuple[str, float]]:
+    """The alert rules about this percentile of what is shown, and where they fire."""
+    chosen = shown().selection
+    return [
+        (rule.name, rule.above)
+        for rule in data.limits(f"{name}_s")
+        if rule.above is not None
+        and (rule.model is None or rule.model in drawn_models())
+        and (rule.provider is None or not chosen.providers or rule.provider in chosen.providers)
+    ]
 
 
 def distribution() -> None:

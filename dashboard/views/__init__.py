@@ -7,6 +7,7 @@ from dashboard.views.cache import *  # noqa: F403
 from dashboard.views.cost import *  # noqa: F403
 from dashboard.views.errors import *  # noqa: F403
 from dashboard.views.events import *  # noqa: F403
+from dashboard.views.health import *  # noqa: F403
 from dashboard.views.latency import *  # noqa: F403
 from dashboard.views.overview import *  # noqa: F403
 from dashboard.views.runs import *  # noqa: F403

@@ -8,11 +8,13 @@ import polars as pl
 
 from dashboard.cells import FAILED, LEFT
 from dashboard.views.slices import Rows
+from toolkit.monitor.marks import MARK
 
-__all__ = ["LEVELS", "call_lines", "entry_lines", "export_rows", "newest_lines"]
+__all__ = ["LEVELS", "call_lines", "entry_lines", "export_rows", "marks", "newest_lines"]
 
 LEVELS = ("fatal", "error", "warn", "info", "debug")
 EXPORT_ROWS = 200_000
+MOST_MARKS = 12
 
 
 def entry_lines(entries: pl.DataFrame, levels: tuple[str, ...], search: str, limit: int = 500) -> pl.DataFrame:
@@ -32,6 +34,12 @@ def entry_lines(entries: pl.DataFrame, levels: tuple[str, ...], search: str, lim
     return found.select(
         "at", pl.col("level").str.to_lowercase(), pl.col("process").alias("source"), line.alias("line"), pl.col("log_id").alias("id")
     )
+
+
+def marks(entries: pl.DataFrame, limit: int = MOST_MARKS) -> list[tuple[float, str]]:
+    """Return when and what of the newest annotations among the logger's entries, oldest first."""
+    found = entries.filter(pl.col("context") == MARK).top_k(limit, by="at").sort("at")
+    return found.select("at", "message").rows()
 
 
 def newest_lines(entries: pl.DataFrame, calls: pl.DataFrame, limit: int = 500) -> pl.DataFrame:

@@ -19,6 +19,7 @@ __all__ = [
     "Logger",
     "MetricStats",
     "PerformanceMonitor",
+    "annotate",
     "cache_history",
     "cache_stats",
     "calls",
@@ -37,6 +38,7 @@ __all__ = [
 HOMES = {
     **dict.fromkeys(("export_to", "flush_exports"), "exporters"),
     **dict.fromkeys(("cache_history", "cache_stats", "calls", "errors", "log_entries", "percentiles"), "frames"),
+    "annotate": "marks",
     **dict.fromkeys(("LogEntry", "Logger", "logger"), "logs"),
     **dict.fromkeys(("MetricStats", "PerformanceMonitor", "performance_monitor", "with_performance_monitoring"), "performance"),
     **dict.fromkeys(("ErrorReport", "ErrorTracker", "error_tracker", "with_error_tracking"), "tracker"),

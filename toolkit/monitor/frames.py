@@ -168,7 +168,7 @@ def calls(since: Since = None, run: str | None = None, *, until: Since = None, j
     >>> monitor.calls("15min", journal="no-such-journal.sqlite").shape[0]
     0
     """
-    return StoredRows("call", _reader(journal), CALL_KINDS, since=_timestamp(since), until=_timestamp(until, "until"), run=run)
+    return StoredRows("call", _reader(journal), CALL_KINDS, since=moment(since), until=moment(until, "until"), run=run)
 
 
 @FrameFunction
@@ -199,7 +199,7 @@ def errors(since: Since = None, run: str | None = None, *, until: Since = None, 
     >>> list(monitor.errors(journal="no-such-journal.sqlite").columns)[:4]
     ['at', 'error_id', 'call_id', 'run_id']
     """
-    return StoredRows("error", _reader(journal), ERROR_KINDS, since=_timestamp(since), until=_timestamp(until, "until"), run=run)
+    return StoredRows("error", _reader(journal), ERROR_KINDS, since=moment(since), until=moment(until, "until"), run=run)
 
 
 @FrameFunction
@@ -236,7 +236,7 @@ def log_entries(since: Since = None, run: str | None = None, *, until: Since = N
     >>> monitor.log_entries("15min")[["level", "message", "context"]].iloc[-1].tolist()
     ['WARN', 'the second shelf is nearly full', '{"shelf": 2}']
     """
-    return StoredRows("log", _reader(journal), LOG_KINDS, since=_timestamp(since), until=_timestamp(until, "until"), run=run)
+    return StoredRows("log", _reader(journal), LOG_KINDS, since=moment(since), until=moment(until, "until"), run=run)
 
 
 @FrameFunction
@@ -269,7 +269,7 @@ def cache_history(since: Since = None, *, until: Since = None, journal: Where = 
     >>> history.groupby(["cache", "tier"])["evictions"].sum().to_dict()
     {}
     """
-    found = _reader(journal).cache_states(since=_timestamp(since), until=_timestamp(until, "until"))
+    found = _reader(journal).cache_states(since=moment(since), until=moment(until, "until"))
     return TidyTable({name: found[name] for name in CACHE_KINDS}, CACHE_KINDS)
 
 
@@ -304,7 +304,7 @@ def cache_stats(since: Since = None, run: str | None = None, *, until: Since = N
     ['provider', 'model', 'tier', 'hits', 'misses', 'coalesced', 'hit_rate', 'bytes', 'saved_s', 'saved_usd']
     """
     wanted = ["provider", "model", "provenance", "cache_tier", "answer_bytes", "saved_s", "saved_usd", "status"]
-    found = _reader(journal).calls(since=_timestamp(since), until=_timestamp(until, "until"), run=run, columns=wanted)
+    found = _reader(journal).calls(since=moment(since), until=moment(until, "until"), run=run, columns=wanted)
     by_model: dict[tuple[Any, ...], list[_Answer]] = {}
     for provider, model, *answer, status in zip(*(found[name] for name in wanted)):
         if status == "ok":
@@ -435,7 +435,7 @@ def _columns(
             raise ConfigError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
         if unknown := [name for name in wanted if name not in CALL_KINDS]:
             raise ConfigError(f"calls have no column {unknown[0]!r}; they have {', '.join(CALL_KINDS)}")
-        return _reader(journal).calls(since=_timestamp(since), run=run, columns=list(dict.fromkeys(wanted)))
+        return _reader(journal).calls(since=moment(since), run=run, columns=list(dict.fromkeys(wanted)))
     if missing := [name for name in wanted if name not in frame.columns]:
         hint = "; pass provenance=None or status=None to take every row" if missing[0] in ("provenance", "status") else ""
         raise ConfigError(f"the frame has no column {missing[0]!r}; it has {', '.join(map(str, frame.columns))}{hint}")
@@ -504,7 +504,7 @@ def _reader(journal: Where) -> JournalReader:
     return JournalReader(where)
 
 
-def _timestamp(since: Since, name: str = "since") -> float | None:
+def moment(since: Since, name: str = "since") -> float | None:
     """Return the moment meant, in seconds since 1970."""
     if since is None:
         return None
