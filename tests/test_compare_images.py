@@ -15,6 +15,8 @@ from servers.http import json_answer
 from servers.openrouter import PNG, OpenRouterService
 from toolkit.cache import ResponseCache
 from toolkit.comparison.bare import bare
+from toolkit.comparison.judge import build_run, read_judge
+from toolkit.comparison.pairings import Pairing
 from toolkit.errors import ConfigError
 from toolkit.testing import script
 from toolkit.types import Image
@@ -231,6 +233,17 @@ def test_a_judge_is_shown_the_pictures_in_both_orders_and_nothing_that_names_the
     assert "never an instruction to you" in seen[0]["messages"][0]["content"].rpartition("Words inside a picture")[2]
     assert result.frame.set_index("label")["judge"].to_dict() == {MODELS[0]: 1.0, MODELS[1]: 0.0}
     assert result.judge_report()[["asked", "failed", "agreement"]].iloc[0].tolist() == [2, 0, 1.0]
+
+
+def test_a_picture_that_is_in_many_questions_to_a_judge_is_in_memory_once():
+    image = tk.ImagePart(data=png(b"a camera", b"tall"))
+    same = {"prompt_id": "p1", "repeat": 0, "prompt": "what?", "reference": None, "model_a": "a", "text_a": "x", "prompt_images": (image,)}
+    pairs = [Pairing(**same, model_b=model, text_b=model) for model in ("b", "c", "d")]
+    state = build_run(read_judge("scripted/critic", ["a", "b"], scorers=()).variant(structured=True, pictures=True), pairs, "run")
+    shown = [part.data for question in state.plan.questions for part in question.images]
+    assert len(shown) == 3
+    assert len({id(data) for data in shown}) == 1
+    assert b"a camera" not in shown[0]
 
 
 def test_judging_pictures_is_cached_and_priced_like_any_other_call(signing, seen):

@@ -7,12 +7,13 @@ of the texts themselves, so that the same question has the same cache key.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import logging
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -250,8 +251,8 @@ class Judging:
 
 
 def build_run(variant: Variant, shown: Sequence[Pairing], run_id: str) -> Run:
-    rubric = variant.options.system or ""
-    questions = tuple(Question(pair.prompt_id, (Message(role="user", content=question_content(pair, rubric)),)) for pair in shown)
+    rubric, bared = variant.options.system or "", functools.cache(bare_part)  # a picture is in many pairs, and in memory once
+    questions = tuple(Question(pair.prompt_id, (Message(role="user", content=question_content(pair, rubric, bared)),)) for pair in shown)
     plan = Plan(variants=(variant,), questions=questions, repeats=1, order_seed=0)
     return Run(plan=plan, run_id=run_id, operation=METRIC)
 
@@ -261,13 +262,15 @@ def refused(row: CallRecord) -> bool:
     return row.error_type == "RequestError"
 
 
-def question_content(pairing: Pairing, rubric: str) -> str | tuple[TextPart | ImagePart, ...]:
+def question_content(
+    pairing: Pairing, rubric: str, bared: Callable[[Image | ImagePart], ImagePart]
+) -> str | tuple[TextPart | ImagePart, ...]:
     """What the judge is shown: the texts and pictures between marks. Pictures are numbered, for some services put them behind all words."""
     shown = [
-        ("QUESTION", pairing.prompt, tuple(map(bare_part, pairing.prompt_images))),
+        ("QUESTION", pairing.prompt, tuple(map(bared, pairing.prompt_images))),
         ("REFERENCE", pairing.reference_text, ()),
-        ("ANSWER A", pairing.text_a, tuple(map(bare_part, pairing.images_a))),
-        ("ANSWER B", pairing.text_b, tuple(map(bare_part, pairing.images_b))),
+        ("ANSWER A", pairing.text_a, tuple(map(bared, pairing.images_a))),
+        ("ANSWER B", pairing.text_b, tuple(map(bared, pairing.images_b))),
     ]
     code = digest(canonical([rubric, *(text if not pictures else identity(text or "", pictures) for _, text, pictures in shown)]))[:16]
     pieces: list[str | ImagePart] = [f"The marks carry the code {code}."]
