@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .exporters import export_to, flush_exports
     from .frames import cache_history, cache_stats, calls, errors, log_entries, percentiles
     from .logs import LogEntry, Logger, logger
+    from .marks import annotate
     from .performance import MetricStats, PerformanceMonitor, performance_monitor, with_performance_monitoring
     from .tracker import ErrorReport, ErrorTracker, error_tracker, with_error_tracking
 
