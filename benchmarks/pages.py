@@ -27,9 +27,8 @@ def figures(found: Mapping[str, float]) -> dict[str, float]:
 def over_calls(measure: Measure, place: Place, calls: int) -> Iterator[Run]:
     from .dashboard import write_journal
 
-    journal = Path(place.folder, f"pages-{calls}.sqlite")  # written once for the server and the browser: that takes longer than measuring
-    if not journal.exists():
-        write_journal(journal, calls, time.time())
+    journal = Path(place.folder, f"pages-{os.getpid()}.sqlite")
+    write_journal(journal, calls, time.time())
 
     def run(n: int) -> Reading:
         cpu, wall = time.process_time(), time.perf_counter()
