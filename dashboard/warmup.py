@@ -24,3 +24,4 @@ def warm_up() -> None:
             offered = data.choices(version)
             first = Wanted(DEFAULT_WINDOW, Selection(0.0, 0.0)).at(time.time(), offered.first_s, offered.last_s)
             data.ask(views.count_calls, version, first)
+            data.marks(first)

@@ -11,10 +11,10 @@ import streamlit as st
 
 from dashboard import data, views, words
 from dashboard.page import ask, header, nothing_here, panel, shown, table
-from toolkit import __version__, settings
+from toolkit import settings
 from toolkit.monitor.journal import shown_url
 
-PACKAGES = ("streamlit", "polars", "pandas", "plotly", "httpx")
+PACKAGES = ("model-comparison-toolkit", "streamlit", "polars", "pandas", "plotly", "httpx")
 
 
 def providers() -> None:
@@ -54,7 +54,6 @@ def source() -> None:
         "a look for new rows": f"took {words.duration(took_s)}",
         "alert rules": alert_rules(),
         **{name: version(name) for name in PACKAGES},
-        "toolkit": __version__,
         "Python": platform.python_version(),
     }
     table(pl.DataFrame({"what": list(facts), "is": list(facts.values())}), "source", "The journal, the alert rules and the versions")
