@@ -365,6 +365,7 @@ def test_the_health_page_says_who_answers_and_what_is_read_without_asking_anybod
     assert facts["rows"] == "2, of which 0 in the archive"
     assert facts["alert rules"].startswith("none in ")
     assert "toolkit doctor" in texts(at)
+    assert f"polars {pl.__version__}" in texts(at)
 
 
 def test_runs_stand_side_by_side_with_verdicts_answers_and_votes(journal):

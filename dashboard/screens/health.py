@@ -53,11 +53,10 @@ def source() -> None:
         "newest call": f"{words.age(time.time() - newest)} old" if newest else "none yet",
         "a look for new rows": f"took {words.duration(took_s)}",
         "alert rules": alert_rules(),
-        **{name: version(name) for name in PACKAGES},
-        "Python": platform.python_version(),
     }
     table(pl.DataFrame({"what": list(facts), "is": list(facts.values())}), "source", "The journal, the alert rules and the versions")
     st.caption("`toolkit journal check` says whether the journal is whole.")
+    st.text(" · ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]))
 
 
 def alert_rules() -> str:
