@@ -212,7 +212,7 @@ def cache_losses(table: pl.DataFrame) -> Figure:
             figure.add_bar(
                 x=_times(rows["start_s"]), y=rows["n"], name=kind, marker=_fill(colour, pattern, rows["partial"]), hovertemplate="%{y:,}"
             )
-    figure.update_layout(barmode="stack", bargap=0.1)
+    _stack(figure, table, gap=0.1)
     return figure
 
 
@@ -239,8 +239,13 @@ def cost_by_day(table: pl.DataFrame, models: Sequence[str], budget_a_day: float 
     if budget_a_day is not None:
         look = {"color": VERMILION, "dash": "dash"}
         figure.add_hline(budget_a_day, line=look, name=f"budget, ${budget_a_day:,.3g} a day", showlegend=True)
-    figure.update_layout(barmode="stack", bargap=0.2)
-    figure.update_xaxes(tickformat="%b %d", hoverformat="%Y-%m-%d UTC", dtick=86_400_000 if table["start_s"].n_unique() <= 10 else None)
+    _stack(figure, table, gap=0.2)
+    figure.update_xaxes(
+        tickformat="%b %d",
+        hoverformat="%Y-%m-%d UTC",
+        ticklabelmode="period",
+        dtick=86_400_000 if table["start_s"].n_unique() <= 10 else None,
+    )
     figure.update_yaxes(tickprefix="$", rangemode="tozero")
     return figure
 
@@ -351,7 +356,7 @@ def traffic(table: pl.DataFrame) -> Figure:
                 marker=_fill(colour, pattern, table["partial"]),
                 hovertemplate="%{y:.3~s}",
             )
-    figure.update_layout(barmode="stack", bargap=0.1)
+    _stack(figure, table, gap=0.1)
     return figure
 
 
@@ -399,7 +404,7 @@ def errors(table: pl.DataFrame, kinds: Sequence[str]) -> Figure:
             figure.add_bar(
                 x=_times(rows["start_s"]), y=rows["n"], name=kind, marker=_fill(colour, pattern, rows["partial"]), hovertemplate="%{y}"
             )
-    figure.update_layout(barmode="stack", bargap=0.1)
+    _stack(figure, table, gap=0.1)
     return figure
 
 
@@ -437,7 +442,7 @@ def cache_sources(table: pl.DataFrame, sources: Sequence[str]) -> Figure:
                 marker=_fill(colour, pattern, rows["partial"]),
                 hovertemplate="%{y:.0%}, n = %{customdata}",
             )
-    figure.update_layout(barmode="stack", bargap=0.1)
+    _stack(figure, table, gap=0.1)
     figure.update_yaxes(range=[0, 1], tickformat=".0%")
     return figure
 
@@ -467,6 +472,16 @@ def with_room_for_legend(figure: Figure) -> Figure:
         more = 18 * (rows - 2)
         figure.update_layout(height=figure.layout.height + more, margin_t=figure.layout.margin.t + more)
     return figure
+
+
+def _stack(figure: Figure, table: pl.DataFrame, gap: float) -> None:
+    """Stack bars, each over the whole of its time bucket: by themselves they would be centred on its start."""
+    figure.update_layout(barmode="stack", bargap=gap)
+    starts = table["start_s"].unique().sort()
+    if starts.len() > 1:
+        step_ms = float(starts.diff().min()) * 1e3  # type: ignore[arg-type]  # polars can't say that it is a number
+        first = str(_times(starts)[0])
+        figure.update_traces(selector={"type": "bar"}, xperiod=step_ms, xperiod0=first, xperiodalignment="middle")
 
 
 def _figure(y_title: str, height: int = HEIGHT) -> Figure:

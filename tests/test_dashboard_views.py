@@ -690,3 +690,11 @@ def test_a_mark_is_a_line_over_the_whole_chart_with_its_text_escaped_and_cut():
     assert (line.yref, line.y0, line.y1, str(line.x0)) == ("paper", 0, 1, "1970-01-01 01:06:40")
     assert label.text == "&lt;b&gt;" + "x" * 20 + "…"
     assert label.hovertext.startswith("&lt;b&gt;" + "x" * 40)
+
+
+def test_a_bar_over_time_lies_over_its_own_bucket_so_that_a_mark_falls_into_the_right_one():
+    table = views.traffic(part(live_call(3700, A), live_call(6000, A)))
+    figure = figures.traffic(table)
+    first, second = table["start_s"][:2]
+    assert {(bar.xperiod, bar.xperiodalignment) for bar in figure.data} == {((second - first) * 1000, "middle")}
+    assert str(figure.data[0].xperiod0) == "1970-01-01T01:01:00.000", "the first bucket with a call"
