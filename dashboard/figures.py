@@ -309,7 +309,7 @@ def with_marks(figure: Figure, marks: Sequence[tuple[float, str]]) -> Figure:
             x=at,
             y=1,
             yref="paper",
-            text=html.escape(text if len(text) <= MARK_CHARS else f"{text[: MARK_CHARS - 1]}…"),
+            text=_short(text, MARK_CHARS),
             hovertext=f"{html.escape(text)}<br>{at:%Y-%m-%d %H:%M:%S} UTC",
             textangle=-90,
             xanchor="right",
@@ -517,8 +517,8 @@ def _fill(colour: str, pattern: str, pale: Iterable[bool] = ()) -> dict[str, Any
     return {"color": colour, "opacity": shades, "pattern": overlay}
 
 
-def _short(name: str) -> str:
-    return html.escape(name if len(name) <= NAME_CHARS else f"{name[: NAME_CHARS - 1]}…")
+def _short(name: str, most: int = NAME_CHARS) -> str:
+    return html.escape(name if len(name) <= most else f"{name[: most - 1]}…")
 
 
 def _times(seconds: pl.Series) -> np.ndarray:

@@ -16,9 +16,8 @@ from toolkit import defaults
 hypothesis.settings.register_profile("toolkit", deadline=None)  # no test asserts a time: the first call of one may import SciPy
 hypothesis.settings.load_profile("toolkit")
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # begun in the background of a shell: Ctrl-C would come to no test, and one waits for it
+# Begun in the background of a shell, Ctrl-C would come to no test, and one waits for it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL_CONNECT = socket.socket.connect

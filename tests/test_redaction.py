@@ -109,6 +109,10 @@ def test_words_that_only_sound_secret_stay_readable(text):
     assert redact_text(text) == text
 
 
+def test_a_pair_that_names_a_token_gives_it_away_however_plain_it_is():
+    assert redact_text("[('accept', 'json'), ('token', 'hunter')]") == "[('accept', 'json'), ('token', '[redacted]')]"
+
+
 def test_the_rest_of_a_line_with_a_secret_stays_as_it_was():
     assert redact_text('{"model": "m", "api_key": "abc", "n": 1}') == '{"model": "m", "api_key": "[redacted]", "n": 1}'
     assert redact_text("https://a:b@host/p?key=1&q=2") == "https://[redacted]@host/p?key=[redacted]&q=2"

@@ -71,15 +71,15 @@ _FIELDS = (
 _NO_VALUE = r"(?:none|null|not|is|missing|required|invalid|empty|unset|must|was)\.?(?:[\s,;:!)}\]]|\Z)|\[redacted\]"
 """Words of a sentence about a secret: "api_key: missing" stays readable."""
 
-_NEXT_WORD = r"""["'],\s*["'][a-z_-]{1,15}["']"""
-"""After a bare "token", which may as well be a word in a list of words: what follows is one too."""
+_AMONG_WORDS = r"""(?:(?<=,\ ["']token)|(?<=,["']token))(?-i:["'],\s*["'][a-z_-]{1,15}["'])"""
+"""A bare "token" in the middle of a list of words is one of them where a word follows; as a pair's first, it names a secret."""
 
 _QUOTED = r"""\\["'][^"'\n]*["']?|"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?"""
 _SECRETS = re.compile(
     rf"""(?P<pem>-----BEGIN[A-Z ]*PRIVATE\ KEY-----[\s\S]*?(?:-----END[A-Z ]*PRIVATE\ KEY-----|\Z))
     |(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]{{1,20}}://)[^\s/?\#"'<>]+(?=@)
     |(?P<jar>(?i:cookie)\s*[:=]\s*+)(?!{_NO_VALUE})(?!\\?["'])[^\r\n"']+
-    |(?P<field>(?i:{_FIELDS}|(?<![A-Za-z])token(?=["'=])(?!(?-i:{_NEXT_WORD})))(?:\\?["']?\s*[:=]\s*+|["'],\s*(?=b?["'])))
+    |(?P<field>(?i:{_FIELDS}|(?<![A-Za-z])token(?=["'=])(?!{_AMONG_WORDS}))(?:\\?["']?\s*[:=]\s*+|["'],\s*(?=b?["'])))
      (?!(?i:{_NO_VALUE}))(?P<value>b?(?:{_QUOTED})|(?i:(?:bearer|basic|token|digest)\s+)?[^\s,;&"'<>]+)
     |(?P<bearer>(?i:\bbearer)\s+)(?![a-z]{{1,15}}(?:[,;:!?)\]]|\.?(?:\s|$)))[\w.~+/=-]{{6,}}
     |{_START}(?:{_SHAPES})""",
