@@ -86,6 +86,23 @@ def test_a_very_long_table_says_how_to_find_the_rest():
     assert "search=" in html
 
 
+def test_below_each_answer_stand_its_figures_and_a_failed_call_has_none():
+    models = [
+        script("one", lambda prompt, _body: "Lima." if prompt == "Peru?" else Failure(status=400)),
+        script("two", lambda *_: "It is Cusco."),
+    ]
+    short = {"short": lambda done, _reference: len(done.text) < 6}
+
+    def figures():
+        html = tk.compare(models, ["Peru?", "again?"], scorers=short).side_by_side()._repr_html_()
+        return re.findall(r"<td>([^<]*)<div class=\"muted\">(.*?)</div></td>", html)
+
+    live = figures()
+    assert [text for text, _ in live] == ["Lima.", "It is Cusco.", "It is Cusco."]
+    assert all(re.fullmatch(r"[\d.]+ (s|ms|µs) · [24] tokens · \$0 · short [01]", line) for _, line in live), live
+    assert [line for _, line in figures()] == ["replayed · 2 tokens · short 1", *["replayed · 4 tokens · short 0"] * 2]
+
+
 def test_a_search_finds_prompts_and_answers():
     result = compared(12)
     assert result.side_by_side(search="P11").index.get_level_values("prompt").tolist() == ["p11"]

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 ROWS = [
-    {"render", "hints", "rates"},
+    {"render", "hints", "rates", "files"},
     {"errors", "types"},
     {"settings", "keys", "stats", "pricing", "schemas"},
     {"wire", "cache", "monitor", "charts"},

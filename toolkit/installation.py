@@ -121,8 +121,9 @@ class Setup:
             ("extras", ", ".join(name for name, there in self.extras if there) or "none"),
             *([("more extras", f"pip install 'model-comparison-toolkit[{','.join(missing)}]'")] if missing else []),
         ]
+        usable_first = sorted(self.providers, key=lambda each: not each.usable)
         return [
-            (("provider", "state", "detail"), [(each.name, each.state, each.detail) for each in self.providers]),
+            (("provider", "state", "detail"), [(each.name, each.state, each.detail) for each in usable_first]),
             (("place", "where", "size"), [(place.name, place.shown, size(place.size_bytes)) for place in self.places]),
             (("also", ""), facts),
         ]

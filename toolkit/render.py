@@ -22,6 +22,7 @@ __all__ = [
     "escape",
     "html_bar",
     "html_card",
+    "html_interval",
     "html_page",
     "html_pictures",
     "html_table",
@@ -50,6 +51,7 @@ CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\
 FIGURE = re.compile(r"[–−$-]?[\d.,]+(e[+-]\d+)?( (s|ms|µs|%|/s|[kMGT]?B))?|–")
 NUMBER = '<td class="n">'
 DASH = "–"
+SCALE_PX = 120
 SHOWN_ROWS = 20
 SHOWN_CHARACTERS = 400
 T = TypeVar("T")
@@ -155,6 +157,25 @@ class Markup(str):
 def html_bar(done: int, total: int, label: str) -> Markup:
     """A progress bar with its numbers beside it."""
     return Markup(f'<progress value="{done}" max="{total}" aria-label="{escape(label)}"></progress> {done:,}/{total:,}')
+
+
+def html_interval(low: float, value: float, high: float, end: float, words: str) -> Markup:
+    """A value and its interval drawn from 0 to a little beyond ``end``, with words beside them; an end that is not known (NaN) is open."""
+    if not end > 0 or value != value:
+        return Markup(escape(words))
+    place = 0.9 * SCALE_PX / end
+    middle = value * place
+    left, right = (0.0 if low != low else low * place), (SCALE_PX if high != high else high * place)
+    line = f'<line x1="{left:.1f}" x2="{right:.1f}" y1="6" y2="6" stroke="currentColor" stroke-width="2"/>'
+    ends = "".join(
+        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="2" y2="10" stroke="currentColor"/>'
+        for x, bound in ((left, low), (right, high))
+        if bound == bound
+    )
+    dot = f'<circle cx="{middle:.1f}" cy="6" r="4" fill="#0072B2"/>'
+    drawn = line + ends if low == low or high == high else ""
+    size = f'width="{SCALE_PX + 8}" height="12" viewBox="-4 0 {SCALE_PX + 8} 12"'
+    return Markup(f'<svg {size} aria-hidden="true" style="vertical-align:middle;margin-right:.6em">{drawn}{dot}</svg>{escape(words)}')
 
 
 def html_voice(text: str) -> str:

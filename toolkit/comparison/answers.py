@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..errors import ConfigError
 from ..monitor.events import CallRecord
-from ..render import escape, html_cell, html_page, size
+from ..render import DASH, escape, html_page, seconds, size, usd
 from ..types import Image
 from .diff import Diff, marked_html, word_pieces
 from .grid import Plan
@@ -20,46 +20,63 @@ __all__ = ["SideBySide", "diff", "side_by_side"]
 PAGE_ROWS = 20
 MOST_PAGES = 10
 NO_PICTURES: Mapping[int, Sequence[Image]] = {}
+NO_SCORES: Mapping[int, Mapping[str, float]] = {}
 
 
 class SideBySide(pd.DataFrame):
-    """Prompts down, models across: a data frame that shows whole answers, escaped, 20 prompts a page."""
+    """Prompts down, models across: a data frame that shows whole answers with their figures, escaped, 20 prompts a page."""
 
-    _metadata: ClassVar = ["marked"]
+    _metadata: ClassVar = ["marked", "facts"]
     marked = False
     """Whether each answer shows its differences from the first model's."""
+    facts: Sequence[Sequence[str]] = ()
+    """What stands below each answer, a row a prompt."""
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:
         return pd.DataFrame
 
     def _repr_html_(self) -> str:
+        return self.html(MOST_PAGES)
+
+    def html(self, most_pages: int | None) -> str:
+        """The table as HTML, that many pages of it or all."""
+        most = None if most_pages is None else PAGE_ROWS * most_pages
         rows = [list(row) for row in self.reset_index().itertuples(index=False, name=None)]
         head = "".join(f"<th>{escape(name)}</th>" for name in [*self.index.names, *self.columns])
         for row in rows[PAGE_ROWS:]:  # a notebook's file holds every picture that is shown
             row[2:] = [str(cell) if isinstance(cell, Pictures) else cell for cell in row[2:]]
-        pages = [self._page(head, rows[start : start + PAGE_ROWS]) for start in range(0, min(len(rows), PAGE_ROWS * MOST_PAGES), PAGE_ROWS)]
+        shown = [self._row(row, facts) for row, facts in zip(rows[:most], self.facts)]
+        pages = [html_rows(head, shown[start : start + PAGE_ROWS]) for start in range(0, len(shown), PAGE_ROWS)]
         folded = [
             f"<details><summary>prompts {number * PAGE_ROWS + 1} to {min((number + 1) * PAGE_ROWS, len(rows))}</summary>{page}</details>"
             for number, page in enumerate(pages)
             if number
         ]
-        left = len(rows) - PAGE_ROWS * MOST_PAGES
+        left = len(rows) - len(shown)
         more = f'<div class="muted">and {left:,} more: find them with side_by_side(search="…")</div>' if left > 0 else ""
         drawn = [cell for row in rows[:PAGE_ROWS] for cell in row if isinstance(cell, Pictures)]
         note = f'<div class="muted">{escape(note_on(drawn))}</div>' if drawn else ""
-        return html_page(pages[0] if pages else self._page(head, []), *folded, more, note)
+        return html_page(pages[0] if pages else html_rows(head, []), *folded, more, note)
 
-    def _page(self, head: str, rows: Sequence[Sequence[Any]]) -> str:
-        body = "".join(f"<tr>{''.join(self._cells(row))}</tr>" for row in rows)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    def _row(self, row: Sequence[Any], facts: Sequence[str]) -> str:
+        prompt_id, prompt, *cells = row
+        answers = (f"<td>{answer}{html_facts(words)}</td>" for answer, words in zip(self._answers(cells), facts))
+        return f"<tr><td>{escape(prompt_id)}</td><td>{escape(prompt)}</td>{''.join(answers)}</tr>"
 
-    def _cells(self, row: Sequence[Any]) -> list[str]:
-        if any(isinstance(cell, Pictures) for cell in row):
-            return [f"<td>{cell.html()}</td>" if isinstance(cell, Pictures) else html_cell(cell or "") for cell in row]
-        prompt_id, prompt, first, *others = ("" if cell is None or cell != cell else str(cell) for cell in row)
-        shown = [f"<td>{marked_html(word_pieces(first, other))}</td>" if self.marked else html_cell(other) for other in others]
-        return [html_cell(prompt_id), html_cell(prompt), html_cell(first), *shown]
+    def _answers(self, cells: Sequence[Any]) -> list[str]:
+        if any(isinstance(cell, Pictures) for cell in cells):
+            return [cell.html() if isinstance(cell, Pictures) else escape(cell or "") for cell in cells]
+        first, *others = ("" if cell is None or cell != cell else str(cell) for cell in cells)
+        return [escape(first), *(marked_html(word_pieces(first, other)) if self.marked else escape(other) for other in others)]
+
+
+def html_rows(head: str, rows: Sequence[str]) -> str:
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def html_facts(words: str) -> str:
+    return f'<div class="muted">{escape(words)}</div>' if words else ""
 
 
 def side_by_side(
@@ -69,12 +86,13 @@ def side_by_side(
     search: str | None,
     repeat: int,
     pictures: Mapping[int, Sequence[Image]] = NO_PICTURES,
+    scores: Mapping[int, Mapping[str, float]] = NO_SCORES,
 ) -> SideBySide:
     """See ``Comparison.side_by_side``."""
     if only not in (None, "different"):
         raise ConfigError(f"only={only!r}: it is 'different' or None")
     check_repeat(plan, repeat)
-    rows, index = [], []
+    rows, index, facts = [], [], []
     for number, question in enumerate(plan.questions):
         start = (number * plan.repeats + repeat) * len(plan.variants)
         texts = (question.prompt_id, question.text, *(cell or "" for cell in answers_to(plan, records, number, repeat)))
@@ -85,11 +103,26 @@ def side_by_side(
         if (only is None or len(set(cells)) > 1) and (search is None or any(search.casefold() in text.casefold() for text in texts)):
             rows.append(cells)
             index.append((question.prompt_id, question.text))
+            facts.append([facts_of(records.get(start + i), scores.get(start + i, {})) for i in range(len(plan.variants))])
     names = ["prompt_id", "prompt"]
     where = pd.MultiIndex.from_tuples(index, names=names) if index else pd.MultiIndex.from_arrays([[], []], names=names)
     table = SideBySide(rows, index=where, columns=pd.Index(plan.labels, name=None), dtype="object")
-    table.marked = only == "different"
+    table.marked, table.facts = only == "different", facts
     return table
+
+
+def facts_of(row: CallRecord | None, scores: Mapping[str, float]) -> str:
+    """An answer's figures on one line: its time or where it came from, its length, its cost and its scores; nothing for a failed call."""
+    if row is None or row.status != "ok":
+        return ""
+    live = row.provenance == "live"
+    parts = [
+        seconds(row.latency_s) if live else row.provenance,
+        "" if row.output_tokens is None else f"{row.output_tokens:,} token{'s' * (row.output_tokens != 1)}",
+        usd(row.cost_usd) if live else f"saved {usd(row.saved_usd)}" if row.saved_usd else "",
+        *(f"{name} {value:.3g}" for name, value in scores.items() if value == value),
+    ]
+    return " · ".join(part for part in parts if part and part != DASH)
 
 
 def answers_to(plan: Plan, records: Mapping[int, CallRecord], number: int, repeat: int) -> list[str | None]:

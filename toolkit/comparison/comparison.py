@@ -11,10 +11,11 @@ import pandas as pd
 from .. import charts
 from ..client import AsyncClient, Client
 from ..errors import ConfigError
+from ..files import written_whole
 from ..monitor.journal import Journal
-from ..render import escape, html_page, html_table, seconds, text_table, usd
+from ..render import DASH, escape, html_interval, html_page, html_table, seconds, text_table, usd
 from ..types import CacheMode
-from . import answers, capsule, plots, saved
+from . import answers, capsule, plots, report, saved
 from .diff import Diff
 from .grid import Model
 from .judge import METRIC, Judge, Judgement, ajudge_pairings, judge_pairings, judge_scores, read_judge, votes_of
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from ..widgets.ballot import BallotWidget
 
 __all__ = ["Comparison"]
+
+INTERVAL = "p95 interval (95 %)"
+MOST_SENTENCES = 3
+"""So many pairs of models are told of where a comparison shows itself."""
 
 
 class Comparison(Measured):
@@ -92,14 +97,15 @@ class Comparison(Measured):
         Returns
         -------
         pandas.DataFrame
-            Indexed by ``prompt_id`` and ``prompt``; a failed call shows as ``[RateLimitError] ...``. A notebook shows 20 prompts a page.
+            Indexed by ``prompt_id`` and ``prompt``; a failed call shows as ``[RateLimitError] ...``. A notebook shows 20 prompts a page,
+            and below each answer its latency (or ``replayed``), tokens, cost (of a replay: what it saved) and scores.
 
         Raises
         ------
         ConfigError
             For a wrong argument.
         """
-        return answers.side_by_side(self._plan, self._records, only, search, repeat, self._pictures)
+        return answers.side_by_side(self._plan, self._records, only, search, repeat, self._pictures, self._scores)
 
     def images(self, prompt_id: str, model: str, *, repeat: int = 0) -> Pictures:
         """Return the pictures that a model drew for a prompt.
@@ -473,6 +479,11 @@ class Comparison(Measured):
         return plots.win_heatmap(self.models, shares.tolist(), met.tolist())
 
     @property
+    def verdict_metrics(self) -> list[str]:
+        """What a comparison says by itself whether its models differ on: latency, and each score."""
+        return ["latency_s", *self._scorers]
+
+    @property
     def _first_score(self) -> str:
         return self._scorers[0] if self._scorers else "latency_s"
 
@@ -514,6 +525,35 @@ class Comparison(Measured):
         cache = self._client.cache if self._client is not None else None
         streams = {**capsule.streams_of(self._records, self._arrivals, cache), **self._streams}
         saved.write(path, capsule.scrubbed(self._content()), streams=streams)
+
+    def to_html(self, path: str | PathLike[str]) -> None:
+        """Write a page that any browser shows: summary, latencies, verdicts, errors, and all answers with a field to search them.
+
+        It stands alone: it asks no other machine for anything, and no script but the search may run in it. Whatever has the shape of a
+        secret is replaced by ``[redacted]``, as in a capsule; a secret that looks like a word is not found, so look before you publish.
+        Of pictures, those of the first 20 prompts are in it.
+
+        Parameters
+        ----------
+        path : str or path
+            Written whole or not at all; one that is there is replaced.
+
+        Raises
+        ------
+        OSError
+            If it can't be written.
+
+        Examples
+        --------
+        >>> import tempfile, toolkit as tk
+        >>> result = tk.compare(["scripted/echo"], ["Hello"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result.to_html(f"{folder}/hello.html")
+        """
+        shown = Comparison._restore(capsule.scrubbed(self._content()), {}, None)
+        shown.notes, shown.stopped_because = self.notes, self.stopped_because
+        with written_whole(path) as file:
+            file.write(report.page(shown).encode())
 
     def _content(self) -> saved.Content:
         return saved.Content(
@@ -570,8 +610,8 @@ class Comparison(Measured):
         money = f" and {usd(saved_usd)}" if saved_usd else ""
         return f"{len(again)} of {len(self)} answers were replayed from the cache, which saved {seconds(saved_s)}{money}"
 
-    def _shown_rows(self) -> list[list[str]]:
-        rows: dict[Any, dict[Any, Any]] = self.summary().to_dict("index")  # by label and column, each value of its own type
+    def _shown_rows(self, summary: pd.DataFrame) -> list[list[str]]:
+        rows: dict[Any, dict[Any, Any]] = summary.to_dict("index")  # by label and column, each value of its own type
         return [
             [
                 label,
@@ -588,11 +628,11 @@ class Comparison(Measured):
             for label, row in rows.items()
         ]
 
-    SHOWN = ("model", "ok", "failed", "cached", "live n", "p50", "p95", "p95 interval (95 %)", "first token", "cost")
+    SHOWN = ("model", "ok", "failed", "cached", "live n", "p50", "p95", INTERVAL, "first token", "cost")
 
     def text(self) -> str:
         """Return the summary as a table for a terminal."""
-        return "\n".join([text_table(self.SHOWN, self._shown_rows()), *self.notes])
+        return "\n".join([text_table(self.SHOWN, self._shown_rows(self.summary())), *self.notes])
 
     def _repr_html_(self) -> str:
         why = f" because {self.stopped_because}" if self.stopped_because else ""
@@ -600,10 +640,40 @@ class Comparison(Measured):
         notes = "".join(f" {note.capitalize()}." for note in self.notes)
         title = f"<b>{escape(self.name)}</b> <span class='muted'>{escape(self.cached_sentence())}.{escape(stopped)}{escape(notes)}</span>"
         judges = "".join(f'<div class="muted">{escape(line)}</div>' for line in judge_sentences(self.judge_report()))
-        return html_page(title, html_table(self.SHOWN, self._shown_rows()), judges)
+        verdicts = "".join(f"<div>{escape(line)}</div>" for line in self._sentences())
+        return html_page(title, html_table(self.SHOWN, self._rows_with_bars()), verdicts, judges)
+
+    def _rows_with_bars(self) -> list[list[str]]:
+        """The shown rows, each p95 and its interval drawn beside the words: on one scale, so that models can be compared at a glance."""
+        summary, place = self.summary(), self.SHOWN.index(INTERVAL)
+        bounds = summary[["p95_low_s", "p95_s", "p95_high_s"]].to_numpy("float64")
+        rows = self._shown_rows(summary)
+        for row, (low, value, high) in zip(rows, bounds):
+            row[place] = html_interval(low, value, high, max(bounds[bounds == bounds], default=0.0), row[place])
+        return rows
+
+    def _sentences(self) -> list[str]:
+        """What differs, in words: on latency and on each score, what is decided first."""
+        if len(self.models) < 2:
+            return []
+        return [line for metric in self.verdict_metrics for line in first_sentences(self.verdict(metric), metric)]
+
+
+def first_sentences(table: pd.DataFrame, metric: str) -> list[str]:
+    """What is decided about a metric, a line a pair, and where the rest is told."""
+    known = table[table["n"] > 0]
+    if len(known) < 2:
+        return known["sentence"].tolist()
+    lines = known[known["decided"]]["sentence"].tolist()[:MOST_SENTENCES]
+    rest = len(known) - len(lines)
+    if not lines:
+        return [f"no difference in {metric} between any two models is decided yet: .verdict({metric!r}) tells what would settle it"]
+    return [*lines, f"{rest} more pair{'s' * (rest != 1)}: .verdict({metric!r})"] if rest else lines
 
 
 def shown_interval(low: float, high: float) -> str:
     if low != low and high != high:
-        return "–"
+        return DASH
+    if high != high:
+        return f"{seconds(low)} or more"
     return f"{seconds(low)} to {seconds(high)}"

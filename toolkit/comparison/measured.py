@@ -17,7 +17,7 @@ from ..monitor.events import CALL_COLUMNS, CallRecord
 from ..stats import percentile_interval
 from .estimate import CostEstimate, from_costs
 from .run import Run
-from .verdict import verdict
+from .verdict import Verdict, verdict
 
 if TYPE_CHECKING:
     import polars as pl
@@ -62,6 +62,11 @@ class Measured:
     @property
     def models(self) -> list[str]:
         return self._plan.labels
+
+    @property
+    def repeats(self) -> int:
+        """How often each model was asked each prompt."""
+        return self._plan.repeats
 
     @property
     def order_seed(self) -> int:
@@ -260,7 +265,7 @@ class Measured:
         correction: Literal["holm", "bh", "bonferroni"] = "holm",
         alpha: float = 0.05,
         kind: Literal["auto", "mean", "mcnemar", "wilcoxon", "sequential"] = "auto",
-    ) -> pd.DataFrame:
+    ) -> Verdict:
         """Say for each two models whether they differ, by how much, and how sure that is: on the same prompts, pair by pair.
 
         Parameters

@@ -7,13 +7,11 @@ who wrote it.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import math
 import os
 import platform
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +24,7 @@ import httpx
 from .. import __version__
 from ..client import ImageOptions, Options
 from ..errors import ConfigError
+from ..files import written_whole
 from ..keys import canonical
 from ..monitor.events import CALL_COLUMNS, CallRecord, VoteRecord
 from ..monitor.redaction import redact
@@ -86,17 +85,9 @@ def write(path: str | os.PathLike[str], content: Content, streams: Mapping[int, 
         | ({} if streams is None else {STREAMS: {index: list(stream) for index, stream in sorted(streams.items())}})
     )
     members = {name: json.dumps(part, separators=(",", ":"), default=plain_value, allow_nan=False).encode() for name, part in parts.items()}
-    target = Path(path).expanduser()
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w") as zipped:
-            for name, data in {MANIFEST: manifest(members), **members}.items():
-                zipped.writestr(zipfile.ZipInfo(name, BORN), data, compress_type=zipfile.ZIP_DEFLATED)
-        Path(temporary).replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
+    with written_whole(path) as file, zipfile.ZipFile(file, "w") as zipped:
+        for name, data in {MANIFEST: manifest(members), **members}.items():
+            zipped.writestr(zipfile.ZipInfo(name, BORN), data, compress_type=zipfile.ZIP_DEFLATED)
 
 
 def manifest(members: Mapping[str, bytes]) -> bytes:

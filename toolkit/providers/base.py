@@ -112,6 +112,11 @@ class Provider:
         """The address without a password or a query, either of which may be secret. It need not be a valid one."""
         return without_secrets(self.base_url)
 
+    @property
+    def where(self) -> str:
+        """Where the models are, in the words of a sentence."""
+        return f"at {self.shown_url}"
+
     @classmethod
     def read_address(cls, text: str) -> str:
         """Read the base URL from what a user or a variable gave; some services have a notation of their own."""
@@ -250,7 +255,7 @@ class Provider:
     def health(self) -> Steps[Health]:
         """Ask the cheapest question that proves the service is there and lets us in."""
         models = yield from self.list_models()
-        return Health(provider=self.name, ok=True, detail=f"{len(models)} models at {self.shown_url}")
+        return Health(provider=self.name, ok=True, detail=f"{len(models)} models {self.where}")
 
     # --- errors ------------------------------------------------------------------------------------------------------
 

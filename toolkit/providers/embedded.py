@@ -54,6 +54,7 @@ class Embedded(ChatCompletions):
 
     name = "embedded"
     base_url = "http://embedded.invalid/v1"
+    where = "in this process"
     free = True
     computes_here = True
 

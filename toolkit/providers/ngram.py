@@ -22,7 +22,6 @@ import math
 import os
 import random
 import re
-import tempfile
 import warnings
 from array import array
 from bisect import bisect_left, bisect_right
@@ -35,6 +34,7 @@ from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
+from ..files import written_whole
 from ..types import TokenLogprob
 from .inprocess import Piece
 
@@ -189,21 +189,10 @@ def keep_index(index: Index, path: Path) -> None:
     payload = buffer.getvalue()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(path, hashlib.sha256(payload).digest() + payload)
+        with written_whole(path) as file:
+            file.write(hashlib.sha256(payload).digest() + payload)
     except OSError as error:
         warnings.warn(f"the n-gram model is not kept and will be trained again: {error}", RuntimeWarning, stacklevel=2)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Readers see the old file or the new one, never half of it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # mode 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 # --- the model -----------------------------------------------------------------------------------------------------------

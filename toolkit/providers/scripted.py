@@ -230,6 +230,7 @@ class Scripted(ChatCompletions):
 
     name = "scripted"
     base_url = "http://scripted.invalid/v1"
+    where = "in this process"
     free = True
 
     def __init__(
