@@ -63,6 +63,7 @@ BUSY = """
   };
 })();
 """
+RUN_WHOLE = ("02_compare.ipynb", "11_playground.ipynb")
 PATIENCE_MS = 60_000  # a machine with other work; nothing is waited for longer than it takes
 NAMES = re.compile("falcon|tortoise|scripted", re.IGNORECASE)
 
@@ -74,7 +75,8 @@ class Lab:
         self.folder = folder / "work"
         self.folder.mkdir()
         (self.folder / "lesson.py").write_text(LESSON)
-        shutil.copy(ROOT / "notebooks" / "02_compare.ipynb", self.folder)
+        for name in RUN_WHOLE:
+            shutil.copy(ROOT / "notebooks" / name, self.folder)
         settings = folder / "settings"
         for name, value in QUIET.items():
             path = settings / name
@@ -298,8 +300,9 @@ def test_the_table_moves_stop_works_and_the_saved_file_shows_what_was_finished(p
     assert lab.sessions() == []
 
 
-def test_the_compare_notebook_runs_from_top_to_bottom(page, lab):
-    path = lab.folder / "02_compare.ipynb"
+@pytest.mark.parametrize(("name", "ending"), list(zip(RUN_WHOLE, ("done: ", "This playground is closed."))))
+def test_a_notebook_runs_from_top_to_bottom(page, lab, name, ending):
+    path = lab.folder / name
     cells = nbformat.read(path, as_version=4).cells
     open_here(page, lab, path.name)
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
@@ -308,7 +311,7 @@ def test_the_compare_notebook_runs_from_top_to_bottom(page, lab):
     save(page)
     shown = [output for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code" for output in cell.outputs]
     assert [output for output in shown if output.output_type == "error"] == []
-    assert "done: " in "".join(output.get("data", {}).get("text/html", "") for output in shown)
+    assert ending in "".join(output.get("data", {}).get("text/html", "") for output in shown)
     assert "widget-view" not in path.read_text()
 
 

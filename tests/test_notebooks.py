@@ -51,6 +51,6 @@ def test_each_cell_of_a_notebook_comes_after_a_heading_and_a_sentence_and_uses_p
 
 
 def test_the_notebooks_are_numbered_and_the_readme_links_them_all():
-    assert [path.name[:3] for path in BOOKS] == [f"{number:02d}_" for number in range(1, 11)]
+    assert [path.name[:3] for path in BOOKS] == [f"{number:02d}_" for number in range(1, 12)]
     readme = (ROOT / "README.md").read_text()
     assert [path.name for path in BOOKS if f"(notebooks/{path.name})" not in readme] == []
