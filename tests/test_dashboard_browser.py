@@ -9,19 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from browsers import chromium, watched
 from dashboard_calls import SCRIPT, a_day, error_of, failed_call, live_call, write
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync",
-]  # fmt: skip
 # Opening a deep link, Streamlit's own page first asks below that path whether the server lives there.
-PROBE = re.compile(r"/\w+/_stcore/(health|host-config)$")
+PROBE = r"/\w+/_stcore/(health|host-config)$"
 EVIL_MODEL = f"evil/{SCRIPT}"
 START = "import sys; from dashboard.serve import run; sys.exit(run(sys.argv[1], int(sys.argv[2])))"
 APPEND = """
@@ -75,36 +71,19 @@ def server(tmp_path_factory, evil_call):
 
 @pytest.fixture(scope="module")
 def context():
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         # One context for all: what it has compiled of the charts' library it need not compile again.
-        yield chromium.new_context(viewport={"width": 1400, "height": 1000}, permissions=["clipboard-read", "clipboard-write"])
-        chromium.close()
+        yield browser.new_context(viewport={"width": 1400, "height": 1000}, permissions=["clipboard-read", "clipboard-write"])
 
 
 @pytest.fixture
 def page(context, server):
-    """A fresh visitor; whatever the browser complains of, or asks another machine for, fails the test."""
+    """A fresh visitor."""
     page = context.new_page()
     page.set_default_timeout(30_000)
-    expect.set_options(timeout=30_000)
-    complaints, strangers = [], []
-
-    def note(message):
-        if message.type == "error" and not PROBE.search(message.location["url"]):
-            complaints.append(f"{message.text} at {message.location['url']}")
-
-    page.on("console", note)
-    page.on("pageerror", lambda error: complaints.append(f"{error}"))
-    page.on("request", lambda request: None if is_ours(request.url, server) else strangers.append(request.url))
-    yield page
-    page.close()
-    assert complaints == []
-    assert strangers == []
-
-
-def is_ours(url: str, server: Server) -> bool:
-    return url.startswith((server.url, server.url.replace("http", "ws"), "data:", "blob:"))
+    with watched(page, server.url, known=PROBE):
+        yield page
+        page.close()
 
 
 def go(page: Page, title: str) -> None:

@@ -1,44 +1,25 @@
 """The notebook as a person sees it: JupyterLab, the system's browser, real kernels."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-import threading
 import urllib.request
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbconvert import HTMLExporter
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
+
+from browsers import PATIENCE_MS, chromium, watched
+from notebook_servers import NAMES, ROOT, NotebookServer
 
 pytestmark = pytest.mark.browser
 
-ROOT = Path(__file__).parents[1]
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync",
-]  # fmt: skip
 QUIET = {
     "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/docmanager-extension/plugin.jupyterlab-settings": {"autosave": False},
 }
-# The notebooks hold no model's name, so that a page which shows one has it from us.
-LESSON = """
-from toolkit.testing import Answer, script
-
-QUICK, SLOW, EVIL = "quick-falcon", "slow-tortoise", "hostile-fox"
-models = [
-    script(QUICK, lambda prompt, body: Answer(f"Swift words on {prompt}.", first_token_s=0.15)),
-    script(SLOW, lambda prompt, body: Answer(f"A considered view of {prompt}.", first_token_s=0.3)),
-]
-hostile = script(EVIL, lambda prompt, body: Answer("<img src=x onerror=document.title='owned'> " * 40, per_token_s=0.05))
-prompts = [f"case {i}" for i in range(30)]
-"""
 GIVEN_UP = "widget model not found"  # see reload_while_busy; a page that lacks a widget fails by what it should show
 # The answer that restores the widgets is kept until JupyterLab looks for one of them, and comes as its time is up.
 BUSY = """
@@ -64,55 +45,25 @@ BUSY = """
 })();
 """
 RUN_WHOLE = ("02_compare.ipynb", "11_playground.ipynb")
-PATIENCE_MS = 60_000  # a machine with other work; nothing is waited for longer than it takes
-NAMES = re.compile("falcon|tortoise|scripted", re.IGNORECASE)
 
 
-class Lab:
-    """JupyterLab in a process and a folder of its own."""
+class Lab(NotebookServer):
+    """JupyterLab."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / "work"
-        self.folder.mkdir()
-        (self.folder / "lesson.py").write_text(LESSON)
+        super().__init__(folder)
         for name in RUN_WHOLE:
             shutil.copy(ROOT / "notebooks" / name, self.folder)
-        settings = folder / "settings"
         for name, value in QUIET.items():
-            path = settings / name
+            path = folder / "settings" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(value))
-        profile = folder / "ipython" / "profile_default"
-        profile.mkdir(parents=True)
-        # A page asks its kernel for what was typed in other notebooks, where models are named.
-        (profile / "ipython_kernel_config.py").write_text("c = get_config()\nc.HistoryManager.enabled = False\n")
-        kept = {name: value for name, value in os.environ.items() if name != "CI"}  # a live table is what a person sees
-        own = {
-            "JUPYTERLAB_SETTINGS_DIR": settings, "JUPYTERLAB_WORKSPACES_DIR": folder / "workspaces", "JUPYTER_CONFIG_DIR": folder / "config",
-            "JUPYTER_RUNTIME_DIR": folder / "runtime", "JUPYTER_DATA_DIR": folder / "data", "IPYTHONDIR": folder / "ipython",
-            "TOOLKIT_HOME": folder / "home", "PYTHONPATH": ROOT,
-        }  # fmt: skip
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0", "--ip=127.0.0.1", "--IdentityProvider.token=",
-             "--ServerApp.disable_check_xsrf=True", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=", "--LabApp.extension_manager=readonly",
-             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", f"--ServerApp.root_dir={self.folder}"],
-            env=kept | {name: str(value) for name, value in own.items()}, stderr=subprocess.PIPE, text=True,
+        self.url = self.start(
+            "jupyterlab", "--no-browser", "--allow-root", "--port=0", "--ip=127.0.0.1", "--IdentityProvider.token=",
+            "--ServerApp.disable_check_xsrf=True", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=",
+            "--LabApp.extension_manager=readonly", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+            f"--ServerApp.root_dir={self.folder}", ready=r"(http://127\.0\.0\.1:\d+)/lab",
         )  # fmt: skip
-        said = []
-        while not (found := re.search(r"(http://127\.0\.0\.1:\d+)/lab", said[-1] if said else "")):
-            said.append(self.process.stderr.readline())
-            assert said[-1], f"JupyterLab ended: {''.join(said)}"
-        self.url = found[1]
-        # Nobody reads the rest, and a server whose pipe is full stands still.
-        self.drain = threading.Thread(target=self.process.stderr.read, daemon=True)
-        self.drain.start()
-
-    def write(self, name: str, *cells: str) -> Path:
-        path = self.folder / name
-        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-        nbformat.write(book, path)
-        return path
 
     def sessions(self) -> list[str]:
         with urllib.request.urlopen(f"{self.url}/api/sessions") as answer:
@@ -124,10 +75,7 @@ class Lab:
 
     def stop(self) -> None:
         self.stop_kernels()
-        self.process.terminate()
-        self.process.wait(timeout=20)
-        self.drain.join()
-        self.process.stderr.close()
+        super().stop()
 
 
 @pytest.fixture(scope="module")
@@ -140,43 +88,19 @@ def lab(tmp_path_factory):
 @pytest.fixture(scope="module")
 def window():
     """One window for all tests: what a browser learns about JupyterLab's megabytes of script is learnt once."""
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = chromium.new_page(viewport={"width": 1500, "height": 1100}, reduced_motion="reduce")
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1500, "height": 1100}, reduced_motion="reduce")
         page.add_init_script(BUSY)
         page.set_default_timeout(PATIENCE_MS)
-        expect.set_options(timeout=PATIENCE_MS)
         yield page
-        chromium.close()
 
 
 @pytest.fixture
 def page(window, lab):
-    """The window; whatever the browser complains of, or asks another machine for, fails the test."""
-    complaints, strangers = [], []
-    ours = (lab.url, lab.url.replace("http", "ws"), "data:", "blob:")
-
-    def listen(message):
-        if message.type == "error":
-            complaints.append(message.text)
-
-    def fail(error):
-        complaints.append(f"{error}")
-
-    def watch(request):
-        if not request.url.startswith(ours):
-            strangers.append(request.url)
-
-    listeners = {"console": listen, "pageerror": fail, "request": watch}
-    for event, listener in listeners.items():
-        window.on(event, listener)
-    yield window
-    leave(window)
-    lab.stop_kernels()
-    for event, listener in listeners.items():
-        window.remove_listener(event, listener)
-    assert [complaint for complaint in complaints if GIVEN_UP not in complaint] == []
-    assert strangers == []
+    with watched(window, lab.url, known=GIVEN_UP):
+        yield window
+        leave(window)
+        lab.stop_kernels()
 
 
 def leave(page: Page) -> None:
@@ -333,11 +257,15 @@ def test_the_playground_streams_while_the_cell_is_free_and_keeps_the_good_ones(p
     expect(page.get_by_text("2 of 3 answers are complete")).to_be_visible()
     assert page.get_by_text(re.compile("tokens/s .* cost \\$0")).count() == 2
     page.get_by_role("button", name="Keep", exact=True).click()
-    expect(page.get_by_role("cell", name="A considered view of case 1.")).to_be_visible()
+    kept = page.get_by_role("cell", name="A considered view of case 1.")
+    expect(kept).to_be_visible()
+    save(page)
+    assert "A considered view of case 1." in outputs(path, 0)[1].data["text/html"], "a saved notebook shows it whether closed or not"
     run(page, 2)
     expect(page.get_by_text("<Comparison 'playground': 2 models x 1 prompt, 2 ok, 0 failed>")).to_be_visible()
     page.get_by_role("button", name="Close", exact=True).click()
     expect(page.get_by_text("This playground is closed.")).to_be_visible()
+    expect(kept).to_be_visible()
     assert page.evaluate("() => [document.querySelectorAll('img[src=x]').length, document.title.includes('owned')]") == [0, False]
     save(page)
     assert "widget-view" not in path.read_text()

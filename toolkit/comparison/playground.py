@@ -17,7 +17,7 @@ from ..errors import ConfigError, ToolkitError
 from ..hints import next_step
 from ..monitor.outcomes import CallContext, Outcome
 from ..providers.registry import split_model
-from ..render import Shown, html_card, html_page, html_table, seconds, usd
+from ..render import Shown, html_card, html_table, seconds, usd
 from ..types import CacheMode, Completion
 from .grid import Cell, Model, Plan, Question, Variant, read_models
 from .run import Run
@@ -132,7 +132,6 @@ class Playground:
         self._kept: list[KeptAnswer] = []
         self._loop: LoopThread | None = None
         self._round: Future[None] | None = None
-        self._kept_place: Any = None  # IPython's display handle
         self.board.running(False)
 
     # --- what a person presses, and what code may call ----------------------------------------------------------------
@@ -192,8 +191,7 @@ class Playground:
             ids = {answer.completion.call_id for answer in self._kept}
             fresh = [answer for answer in fresh if answer.completion.call_id not in ids]
             self._kept += fresh
-        if self._kept_place is not None:
-            self._kept_place.update(self._kept_bundle(), raw=True)
+        self.board.show_kept(self._kept_table(), name=repr(self))
         return len(fresh)
 
     def kept(self) -> list[KeptAnswer]:
@@ -284,19 +282,14 @@ class Playground:
     # --- showing ------------------------------------------------------------------------------------------------------
 
     def _ipython_display_(self, **_how: Any) -> None:  # IPython's protocol
-        from IPython import display
+        self.board.show(self._kept_table(), name=repr(self))
 
-        self.board.show()
-        self._kept_place = display.display(self._kept_bundle(), raw=True, display_id=True)  # type: ignore[no-untyped-call]
-
-    def _kept_bundle(self) -> dict[str, str]:
-        """Plain HTML below the board: what a saved notebook keeps."""
+    def _kept_table(self) -> str:
         rows = [
             (answer.prompt, answer.model, answer.completion.text, seconds(answer.completion.timing.ttft_s), usd(answer.completion.cost_usd))
             for answer in self._kept
         ]
-        head = ("prompt", "model", "answer", "first token", "cost")
-        return {"text/html": html_page(html_table(head, rows, caption="Kept")) if rows else html_page(), "text/plain": repr(self)}
+        return html_table(("prompt", "model", "answer", "first token", "cost"), rows, caption="Kept") if rows else ""
 
     def __repr__(self) -> str:
         return f"<Playground of {len(self.board.models)} models, {len(self._kept)} answers kept>"

@@ -54,6 +54,7 @@ class Board:
         self.close_button = button("Close", "Stop, and leave what was kept in the notebook", self.close)
         self.note = ipywidgets.HTML()
         self.panes = ipywidgets.HBox(layout=ipywidgets.Layout(width="100%", align_items="flex-start"))
+        self.kept = ipywidgets.HTML()
         self.widget = ipywidgets.VBox([
             ipywidgets.HBox(self.models, layout=ipywidgets.Layout(flex_flow="row wrap")),
             self.prompt,
@@ -61,10 +62,13 @@ class Board:
             ipywidgets.HBox([self.ask, self.stop, self.keep, self.close_button]),
             self.note,
             self.panes,
+            self.kept,
         ])  # fmt: skip
         self.mender = Mender()
         self.on_close = on_close
         self.places: list[Any] = []  # IPython's display handles
+        self.copies: list[Any] = []
+        self.copy_class = f"tk-kept-{self.kept.model_id}"
         self.closed = False
 
     @property
@@ -87,10 +91,24 @@ class Board:
             pane.close()
         return list(self.panes.children)
 
-    def show(self) -> None:
-        """Display the board as the cell's output."""
+    def show(self, kept: str, *, name: str) -> None:
+        """Display the board as the cell's output, and below it the copy of what was kept."""
         bundle = {"text/plain": "<playground, closed>"} if self.closed else self.widget._repr_mimebundle_()
         self.places.append(display.display(bundle, raw=True, display_id=True))  # type: ignore[no-untyped-call]
+        self.copies.append(display.display(self._copy(kept, name), raw=True, display_id=True))  # type: ignore[no-untyped-call]
+
+    def show_kept(self, kept: str, *, name: str) -> None:
+        """Show HTML, escaped already, below the panes, and in a copy that a saved notebook has; the copy is hidden where the board is seen.
+
+        Voila draws no output anew once its page is there, so the copy alone would not do; nor would the board, which a saved notebook
+        can't show.
+        """
+        self.kept.value = f"<style>.{self.copy_class} {{ display: none }}</style>{html_page(kept)}"
+        for copy in self.copies:
+            copy.update(self._copy(kept, name), raw=True)
+
+    def _copy(self, kept: str, name: str) -> dict[str, str]:
+        return {"text/html": f'<div class="{self.copy_class}">{html_page(kept)}</div>', "text/plain": name}
 
     def close(self) -> None:
         """End it; in its place stays nothing that a saved notebook could not show."""
@@ -98,9 +116,11 @@ class Board:
             return
         self.closed = True
         self.on_close()
+        ending = html_page("<div class='muted'>This playground is closed.</div>")
         for place in self.places:
-            place.update({"text/html": html_page("<div class='muted'>This playground is closed.</div>"), "text/plain": ""}, raw=True)
-        self.widget.close()
+            place.update({"text/html": ending, "text/plain": ""}, raw=True)
+        # A page that draws no output anew still has the board: it says the same, and what was kept.
+        self.widget.children = [ipywidgets.HTML(value=ending), self.kept]
         self.mender.close()
 
 
