@@ -4,9 +4,9 @@ import math
 import re
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 import toolkit as tk
+from browsers import chromium, watched
 from toolkit.comparison.comparison import first_sentences
 from toolkit.render import html_interval
 from toolkit.testing import Failure, script
@@ -89,13 +89,9 @@ def test_the_page_has_every_prompt_however_many(tmp_path):
 def test_the_search_finds_rows_on_all_pages_and_no_script_of_an_answer_runs(tmp_path):
     result = compared()
     result.to_html(tmp_path / "page.html")
-    complaints = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(f"{error}"))
-        page.goto(f"file://{tmp_path / 'page.html'}")
+    address = (tmp_path / "page.html").as_uri()
+    with chromium() as browser, watched(page := browser.new_page(), address):
+        page.goto(address)
         assert page.title() == "<i>three</i>" and page.locator("h1").inner_text() == "3 models, 25 prompts"
         page.get_by_role("searchbox").fill("CASE 23")
         assert page.locator("output").inner_text() == "1 of 25"
@@ -105,8 +101,6 @@ def test_the_search_finds_rows_on_all_pages_and_no_script_of_an_answer_runs(tmp_
         assert page.get_by_role("cell", name="case 1", exact=True).is_visible()
         assert not page.get_by_role("cell", name="case 23", exact=True).is_visible()
         assert page.locator("#answers b").count() == 0
-        browser.close()
-    assert complaints == []
 
 
 def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path):
