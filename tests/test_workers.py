@@ -3,6 +3,8 @@
 import asyncio
 import collections
 import contextlib
+import dataclasses
+import itertools
 import os
 import shutil
 import signal
@@ -20,8 +22,9 @@ import pytest
 
 import toolkit as tk
 from servers.chat_completions import ChatService, changed
-from servers.http import Pause
+from servers.http import Gate, Pause
 from toolkit.cache import ResponseCache
+from toolkit.comparison.progress import Tallies
 from toolkit.comparison.workers import Address, without_password
 from toolkit.errors import ConfigError
 
@@ -156,8 +159,124 @@ def test_a_worker_that_is_killed_loses_nothing(two_workers, tmp_path):
         calls = asked(served)
     assert victims
     assert (result.frame["status"] == "ok").all() and len(result) == 2 * len(PROMPTS) and not result.stopped
+    assert result.frame["long"].notna().all()
     assert any(note.startswith("a worker process died") for note in result.notes)
     assert sum(calls.values()) <= 2 * len(PROMPTS) + 8  # what was under way is asked once more
+
+
+BEFORE_A_BATCH_IS_HOME = 5  # batches have six cells
+
+
+@contextlib.contextmanager
+def stalling():
+    """A server that answers five calls, and the others once the gate is opened."""
+    gate, turns = Gate(), itertools.count()
+
+    def fault(_request, good):
+        return good if next(turns) < BEFORE_A_BATCH_IS_HOME else dataclasses.replace(good, before=(gate,))
+
+    with ChatService(fault=fault).serve() as served:
+        try:
+            yield served, gate
+        finally:
+            gate.opened.set()
+
+
+class Lookout:
+    """Watches a run, and acts once when five calls are done: all that can be while the gate is shut, and less than a batch."""
+
+    def __init__(self, act):
+        self.act, self.counts, self.run = act, [], None
+
+    def __call__(self, run):
+        self.run = run
+        self.counts.append(len(run.done))
+        if self.counts[-1] == BEFORE_A_BATCH_IS_HOME and self.counts.count(BEFORE_A_BATCH_IS_HOME) == 1:
+            self.act(run)
+
+
+def shown(run):
+    """How many calls the live table counts."""
+    return sum(tally.done for tally in Tallies(run).update())
+
+
+def test_progress_is_seen_call_by_call_and_each_call_counts_once(two_workers, tmp_path):
+    with stalling() as (served, gate):
+        lookout = Lookout(lambda run: (tables.append(shown(run)), gate.opened.set()))
+        tables = []
+        result = compared(client_of(served, tmp_path, "seen"), progress=lookout)
+        with joblib.parallel_config(backend="sequential"):
+            at_home = compared(client_of(served, tmp_path, "home"))
+    assert tables == [BEFORE_A_BATCH_IS_HOME]
+    assert lookout.counts == sorted(lookout.counts) and lookout.counts[-1] == len(result) == shown(lookout.run)
+    assert result.frame[SAME].equals(at_home.frame[SAME])
+    assert sorted(row.call_id for row in lookout.run.rows) == sorted(result.frame["call_id"])
+    journaled = tk.monitor.calls(run=result.run_id, journal=str(tmp_path / "seen.sqlite"))
+    assert sorted(journaled["call_id"]) == sorted(result.frame["call_id"])
+
+
+def test_on_the_callers_loop_too(two_workers, tmp_path):
+    with stalling() as (served, gate):
+        lookout = Lookout(lambda _run: gate.opened.set())
+        client = tk.AsyncClient(base_urls={"openai_compatible": f"{served.url}/v1"}, cache=False, journal=str(tmp_path / "a.sqlite"))
+        result = asyncio.run(tk.acompare(MODELS, PROMPTS, client=client, concurrency=8, progress=lookout, scorers={"long": long}))
+    assert BEFORE_A_BATCH_IS_HOME in lookout.counts and lookout.counts[-1] == len(result) == 2 * len(PROMPTS)
+    assert result.frame["long"].notna().all()
+
+
+@pytest.mark.parametrize("record", ["1", "0"])
+def test_without_rows_in_the_journal_progress_is_seen_batch_by_batch(record, two_workers, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOOLKIT_RECORD_CONTENT", record)
+    journal = False if record == "1" else str(tmp_path / "bare.sqlite")
+    client = tk.Client(base_urls={"openai_compatible": f"{server.url}/v1"}, cache=False, journal=journal)
+    counts = []
+    result = compared(client, progress=lambda run: counts.append(len(run.done)))
+    assert all(count % 6 == 0 for count in counts) and counts[-1] == len(result) == 2 * len(PROMPTS)
+    assert result.frame["text"].notna().all() and result.frame["long"].notna().all()
+
+
+def test_an_interrupt_keeps_what_was_finished_before_its_batch(two_workers, tmp_path):
+    with stalling() as (served, _):
+        result = compared(client_of(served, tmp_path, "cut"), progress=Lookout(lambda _run: os.kill(os.getpid(), signal.SIGINT)))
+    assert result.stopped and len(result) == BEFORE_A_BATCH_IS_HOME
+    assert (result.frame["status"] == "ok").all() and result.frame["text"].notna().all() and result.frame["long"].notna().all()
+
+
+def test_a_cancellation_keeps_what_was_finished_before_its_batch(two_workers, tmp_path):
+    async def cancelled(served, gate):
+        client = tk.AsyncClient(base_urls={"openai_compatible": f"{served.url}/v1"}, cache=False, journal=str(tmp_path / "a.sqlite"))
+        lookout = Lookout(lambda _run: asking.cancel())
+        asking = asyncio.create_task(tk.acompare(MODELS, PROMPTS, client=client, concurrency=8, progress=lookout))
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        kept = lookout.counts[-1]
+        gate.opened.set()  # the batches under way end by themselves
+        return kept, lookout.run
+
+    with stalling() as (served, gate):
+        kept, run = asyncio.run(cancelled(served, gate))
+    assert kept == BEFORE_A_BATCH_IS_HOME
+    assert len(run.rows) == len(run.done) < 2 * len(PROMPTS)
+
+
+def test_a_stop_between_batches_is_heard(two_workers, tmp_path):
+    with stalling() as (served, gate):
+        result = compared(client_of(served, tmp_path, "stop"), progress=Lookout(lambda run: (run.stop(), gate.opened.set())))
+    assert result.stopped and BEFORE_A_BATCH_IS_HOME < len(result) < 2 * len(PROMPTS)
+
+
+def test_a_stop_before_the_first_batch_asks_nothing_or_what_was_sent(two_workers, server, tmp_path):
+    result = compared(client_of(server, tmp_path, "at-once"), progress=lambda run: run.stop())
+    assert result.stopped and len(result) < 2 * len(PROMPTS)
+
+
+@pytest.mark.filterwarnings("ignore:.*tasks which were still being processed")  # joblib's, of batches that nobody waits for
+def test_an_error_of_the_watcher_is_the_callers(two_workers, server, tmp_path):
+    def trip(_run):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        compared(client_of(server, tmp_path, "tripped"), progress=trip)
 
 
 def test_what_a_failing_call_left_comes_home_as_rows(two_workers, tmp_path):
@@ -168,7 +287,7 @@ def test_what_a_failing_call_left_comes_home_as_rows(two_workers, tmp_path):
 
 
 def test_a_stop_begins_no_further_batch(two_workers, server, tmp_path):
-    result = compared(client_of(server, tmp_path, "stopped"), progress=lambda run: run.stop())
+    result = compared(client_of(server, tmp_path, "stopped"), progress=lambda run: run.done and run.stop())
     assert result.stopped and 0 < len(result) < 2 * len(PROMPTS)
 
 

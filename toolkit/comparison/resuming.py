@@ -12,6 +12,7 @@ import os
 import socket
 import time
 import weakref
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..errors import ToolkitError
@@ -23,7 +24,7 @@ from ..types import Completion, Timing, Usage
 from .grid import Plan
 from .run import Run
 
-__all__ = ["FormerRun", "find_stopped_run", "journaled_rows", "mark_under_way", "resume", "take_over"]
+__all__ = ["FormerRun", "find_stopped_run", "finished_rows", "journaled_rows", "mark_under_way", "read_completion", "resume", "take_over"]
 
 CUT_SHORT = ("CancelledError", "KeyboardInterrupt")
 
@@ -86,17 +87,22 @@ def alive(process_id: int) -> bool:
 
 def rows_of(reader: JournalReader, plan: Plan, run_id: str) -> dict[int, CallRecord]:
     """Return the rows of a run by cell index, an answer before a failure; calls that were cut short don't count."""
-    columns = reader.calls(run=run_id)
-    index_of = plan.indices()
     found: dict[int, CallRecord] = {}
-    for values in zip(*(columns[name] for name in CALL_COLUMNS)):
-        row = CallRecord(*values)
-        index = index_of(row.label, row.prompt_id, row.repeat)
-        if index is None or row.run_id != run_id or row.operation != "text" or row.error_type in CUT_SHORT:
-            continue
+    for index, row in finished_rows(reader.calls(run=run_id), plan.indices(), run_id):
         if row.status == "ok" or index not in found:
             found[index] = row
     return found
+
+
+def finished_rows(
+    columns: Mapping[str, list[Any]], index_of: Callable[[str, str | None, int], int | None], run_id: str
+) -> Iterator[tuple[int, CallRecord]]:
+    """Give the rows of a run's calls that were not cut short, with their cell indices."""
+    for values in zip(*(columns[name] for name in CALL_COLUMNS)):
+        row = CallRecord(*values)
+        index = index_of(row.label, row.prompt_id, row.repeat)
+        if index is not None and row.run_id == run_id and row.operation == "text" and row.error_type not in CUT_SHORT:
+            yield index, row
 
 
 def resume(run: Run, former: FormerRun) -> None:

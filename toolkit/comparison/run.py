@@ -147,6 +147,11 @@ class Run:
         self.rows.append(row)
         self.check_rules()
 
+    def replace(self, index: int, place: int, row: CallRecord) -> None:
+        """Put a fuller row of a call in the place, in ``rows``, of that which was taken down before; it was counted then."""
+        self.done[index] = row
+        self.rows[place] = row
+
     def answered(self, cell: Cell, completion: Completion | ImageResult) -> None:
         """Put an answer where the scorers find it: they may take long, and nobody who asks should wait for them."""
         if isinstance(completion, ImageResult):

@@ -1,7 +1,7 @@
 """Asks the cells of a comparison in worker processes, through joblib: loky on one machine, Dask or Ray on many.
 
 Cells travel as plain data, in batches; each worker makes a client of its own from plain settings and reads its keys from its own
-environment. Rows come home with each batch; where a worker writes the same journal, they are there before.
+environment. Rows come home with each batch; where a worker writes the same journal, they are seen there before: see ``intake``.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from ..pricing import Price
 from ..types import CacheMode, Completion, ImageResult
 from ..wire.retry import Retry
 from .grid import Cell
+from .intake import Intake, Ticker
 from .loop import LoopThread, ask_all
-from .resuming import journaled_rows, take_over
-from .run import TICK_S, Asked, Run, Watcher
+from .run import JOIN_S, TICK_S, Asked, Run, Watcher
 
 __all__ = ["FanOut", "arun_in_workers", "find_fan_out", "run_in_workers"]
 
@@ -302,36 +302,48 @@ def run_in_workers(
 
     When a worker dies, what its batch had finished is in the journal or the cache; the rest is asked again.
     """
+    return carry_out(client, Intake(state, client.journal), fan_out, concurrency=concurrency, cache=cache, stream=stream, watch=watch)
+
+
+def carry_out(
+    client: Client | AsyncClient, intake: Intake, fan_out: FanOut, *, concurrency: int, cache: CacheMode, stream: bool, watch: Watcher
+) -> Run:
     import joblib
 
+    state = intake.run
     blueprint = Blueprint.of(client)
     deaths = 0
     with joblib.parallel_config(backend=fan_out.backend, n_jobs=fan_out.n_jobs):
         workers = max(1, joblib.effective_n_jobs(fan_out.n_jobs))
         orders = Orders(blueprint, state, workers=workers, concurrency=concurrency, cache=cache, stream=stream)
+        ticker = Ticker(intake, watch)
         try:
             orders.warm_up()
             while True:
                 try:
                     for harvest in harvests(orders, workers):
-                        bring_in(client, state, harvest)
+                        bring_in(client, intake, harvest)
                         state.score_waiting()
-                        watch(state)
+                        ticker.check()
                     break
                 except Exception as exc:
                     if not is_a_death(exc):
                         raise
                     deaths += 1
                     state.notes.append(f"a worker process died ({type(exc).__name__}); what it had not finished was asked again")
-                    recover(client, state)
+                    intake.recover()
                     if deaths == DEATHS:
                         state.stop(f"{deaths} worker processes died, perhaps for lack of memory")
                         break
                     state.begin_again()
+            ticker.stop()
+            ticker.check()
         except KeyboardInterrupt:
             state.stop()
-            recover(client, state)
+            intake.recover()
             state.end_early()
+        finally:
+            ticker.stop(JOIN_S)
     return state.end(watch)
 
 
@@ -339,11 +351,10 @@ async def arun_in_workers(
     client: AsyncClient, state: Run, fan_out: FanOut, *, concurrency: int, cache: CacheMode, stream: bool, watch: Watcher
 ) -> Run:
     """The same while the caller's event loop runs; a cancellation leaves the batches under way to end by themselves."""
+    intake = await asyncio.to_thread(Intake, state, client.journal)  # its first look may have to reach a server
     # What is chosen by parallel_config is the choosing thread's; fan_out carries it over.
     asking = asyncio.create_task(
-        asyncio.to_thread(
-            run_in_workers, client, state, fan_out, concurrency=concurrency, cache=cache, stream=stream, watch=lambda _run: None
-        )
+        asyncio.to_thread(carry_out, client, intake, fan_out, concurrency=concurrency, cache=cache, stream=stream, watch=lambda _run: None)
     )
     try:
         while not asking.done():
@@ -352,7 +363,7 @@ async def arun_in_workers(
         return asking.result()
     except asyncio.CancelledError:
         state.stop()
-        recover(client, state)
+        intake.recover()
         state.end_early()
         watch(state)
         raise
@@ -419,28 +430,17 @@ def harvests(orders: Orders, workers: int) -> Iterator[Harvest]:
             yield from crew(map(task, wave))
 
 
-def bring_in(client: Client | AsyncClient, state: Run, harvest: Harvest) -> None:
+def bring_in(client: Client | AsyncClient, intake: Intake, harvest: Harvest) -> None:
     """Take down what a batch brought, and write to the journal what its worker could not."""
     if harvest.wrong is not None:
-        state.fail(ConfigError(harvest.wrong))
+        intake.run.fail(ConfigError(harvest.wrong))
     if client.journal is not None and not harvest.journaled:
         keep = settings.record_content()
         for _, row in harvest.rows:
             client.journal.append(row if keep else row._replace(prompt=None, text=None))
         for error in harvest.errors:
             client.journal.append(error)
-    for index, row in harvest.rows:
-        state.add(index, row)
-    for index, completion in harvest.answers:
-        state.answered(state.plan.cell(index), completion)
-
-
-def recover(client: Client | AsyncClient, state: Run) -> None:
-    """Take from the journal what workers had finished and could not bring home."""
-    if client.journal is not None:
-        for index, row in journaled_rows(client.journal, state.plan, state.run_id).items():
-            if index not in state.done:
-                take_over(state, index, row)
+    intake.take(harvest.rows, harvest.answers)
 
 
 DEATHS_BY_NAME = frozenset({"KilledWorker", "RayActorError", "WorkerCrashedError"})  # Dask's and Ray's; loky's is a BrokenExecutor
