@@ -174,9 +174,10 @@ def alert_rules() -> list[alerts.Rule]:
         return []
 
 
-def limits(metric: str) -> list[alerts.Threshold]:
-    """Return the alert rules that set an upper limit to a metric."""
-    return [rule for rule in alert_rules() if isinstance(rule, alerts.Threshold) and rule.metric == metric and rule.above is not None]
+def limits(metric: str) -> list[tuple[alerts.Threshold, float]]:
+    """Return the alert rules that set an upper limit to a metric, each with that limit."""
+    rules = [rule for rule in alert_rules() if isinstance(rule, alerts.Threshold) and rule.metric == metric]
+    return [(rule, rule.above) for rule in rules if rule.above is not None]
 
 
 @st.cache_data(max_entries=8, show_spinner=False)

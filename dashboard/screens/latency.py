@@ -50,10 +50,9 @@ def limits(name: str) -> list[tuple[str, float]]:
     """The alert rules about this percentile of what is shown, and where they fire."""
     chosen = shown().selection
     return [
-        (rule.name, rule.above)
-        for rule in data.limits(f"{name}_s")
-        if rule.above is not None
-        and (rule.model is None or rule.model in drawn_models())
+        (rule.name, limit)
+        for rule, limit in data.limits(f"{name}_s")
+        if (rule.model is None or rule.model in drawn_models())
         and (rule.provider is None or not chosen.providers or rule.provider in chosen.providers)
     ]
 
