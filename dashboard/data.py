@@ -22,7 +22,7 @@ from dashboard.selection import Selection
 from toolkit import settings
 from toolkit.errors import ConfigError
 from toolkit.monitor import alerts
-from toolkit.monitor.journal import JournalReader, JournalVersion
+from toolkit.monitor.journal import FileAddress, JournalReader, JournalVersion, read_address
 
 __all__ = [
     "Choices",
@@ -44,6 +44,7 @@ __all__ = [
     "has_entries",
     "journal",
     "journal_exists",
+    "journal_file",
     "limits",
     "marks",
     "refresh",
@@ -60,6 +61,12 @@ _CALL_LOGS = 4
 def journal() -> str:
     """Where the journal is: ``TOOLKIT_JOURNAL``, which ``dashboard.serve`` sets."""
     return settings.journal_url()
+
+
+def journal_file() -> str | None:
+    """The journal's file from the root on, ``None`` where it is on a server."""
+    address = read_address(journal())
+    return str(address.path) if isinstance(address, FileAddress) else None
 
 
 def journal_exists() -> bool:

@@ -396,6 +396,40 @@ def test_runs_stand_side_by_side_with_verdicts_answers_and_votes(journal):
     assert "<ins" in answers.proto.body
 
 
+def test_the_code_for_a_notebook_gives_the_calls_that_the_page_shows(journal):
+    now = time.time()
+    rows = [RunRecord(run, now - 900, "test:1", "nightly", "{}") for run in ("r1", "r2", "r'3\n")]
+    for number, run in enumerate(("r1", "r2", "r'3\n")):
+        for model in (A, B):
+            rows += [live_call(now - 600 - k, model, number=10 * number + k, run_id=run, latency_s=number + k + 1.0) for k in range(8)]
+    write(journal, [*rows, live_call(now - 60, A, number=99), failed_call(now - 50, A, run_id="r2")])
+    at = opened("compare", runs=["nightly (r1)", "nightly (r2)"], model=A)
+    told = {}
+    exec(at.code[0].value, told)
+    assert told["calls"][["run_id", "label", "status"]].value_counts().to_dict() == {
+        ("r1", A, "ok"): 8, ("r2", A, "ok"): 8, ("r2", A, "error"): 1,
+    }  # fmt: skip
+    medians = told["percentiles"].query("q == 0.5")
+    assert (medians["value"] * 1e3).tolist() == at.dataframe[0].value["p50 (ms)"].tolist() == [4500.0, 5500.0]
+    assert told["answers"].shape == (8, 2)
+    at = opened("compare", runs="nightly (r'3\n)")
+    exec(at.code[0].value, told)
+    assert set(told["calls"]["run_id"]) == {"r'3\n"}, "whatever a run is called"
+
+
+def test_the_code_for_a_notebook_does_not_tell_a_servers_address(postgres_server, monkeypatch):
+    url, now = postgres_server.url("notebooks"), time.time()
+    monkeypatch.setenv("TOOLKIT_JOURNAL", url)
+    write(
+        url, [RunRecord("r1", now - 900, "test:1", "nightly", "{}"), *(live_call(now - 60 - k, A, number=k, run_id="r1") for k in range(3))]
+    )
+    code = opened("compare", runs="nightly (r1)").code[0].value
+    assert not any(word in code for word in (PASSWORD, QUOTED_PASSWORD, "postgresql:"))
+    told = {}
+    exec(code, told)
+    assert len(told["calls"]) == 3
+
+
 def test_the_budget_lives_in_the_address(journal):
     now = time.time()
     write(journal, [live_call(now - 86_400.0 * day, A, number=day, cost_usd=1.0) for day in range(6)])
