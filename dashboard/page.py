@@ -273,13 +273,23 @@ def clickable(figure: Figure, key: str, alt: str) -> list[Any] | None:
 
 
 def _selectable(figure: Figure, key: str, alt: str, modes: Sequence[Literal["points", "box"]]) -> list[Any]:
-    figures.with_marks(figure, data.marks(shown().selection))
+    marks = data.marks(shown().selection)
+    figures.with_marks(figure, marks)
     # After a drag it is another chart, which has nothing selected.
     place = f"{key}-{st.session_state.get('drags', 0)}"
     drawn = st.plotly_chart(
-        _finished(figure), key=place, alt=alt, config=_SELECTABLE, on_select=partial(_look_closer, place), selection_mode=modes
+        _finished(figure),
+        key=place,
+        alt=_with_marks(alt, marks),
+        config=_SELECTABLE,
+        on_select=partial(_look_closer, place),
+        selection_mode=modes,
     )
     return list(drawn.selection.points)
+
+
+def _with_marks(alt: str, marks: Sequence[tuple[float, str]]) -> str:
+    return "; ".join([alt, *(f"marked at {words.utc(at_s)}: {text}" for at_s, text in marks)])
 
 
 def _look_closer(place: str) -> None:

@@ -1,7 +1,6 @@
 """The dashboard's pages, run without a browser on journals that the real monitor wrote."""
 
 import functools
-import html
 import json
 import socket
 import time
@@ -333,12 +332,13 @@ def charts_of(at):
 
 def test_an_annotation_is_a_line_in_the_charts_over_time_whatever_run_is_chosen(journal):
     now = time.time()
-    mark = log_entry(now - 90, f"deployed {SCRIPT}", context=MARK)
+    mark = log_entry(now - 90, "deployed <b>", context=MARK)
     write(journal, [*(live_call(now - 60 - k, A, number=k, run_id="r1") for k in range(30)), mark, log_entry(now - 80, "no mark")])
     for at in (opened("overview"), opened("overview", run="r1")):
         for layout in charts_of(at):
-            assert [label["hovertext"].split("<br>")[0] for label in layout["annotations"]] == [f"deployed {html.escape(SCRIPT)}"]
+            assert [label["hovertext"].split("<br>")[0] for label in layout["annotations"]] == ["deployed &lt;b&gt;"]
             assert len(layout["shapes"]) == 1
+        assert all(chart.proto.alt.endswith("UTC: deployed <b>") for chart in at.get("plotly_chart")), "words for who can't see the line"
 
 
 def test_a_limit_of_an_alert_rule_is_a_line_in_the_chart_of_its_percentile(journal, monkeypatch, tmp_path):

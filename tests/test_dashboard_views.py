@@ -683,13 +683,53 @@ def test_a_provider_fails_where_its_newest_call_did_and_those_that_fail_come_fir
     ]
 
 
-def test_a_mark_is_a_line_over_the_whole_chart_with_its_text_escaped_and_cut():
-    figure = figures.with_marks(figures.series(views.traffic(part(live_call(4000, A))), {"p50_s": "p50"}), [(4000.0, "<b>" + "x" * 40)])
+def marked(*marks):
+    """A chart of an hour with marks: the figure, and the words of its labels from left to right."""
+    figure = figures.series(views.traffic(part(live_call(3600, A), live_call(7199, A))), {"p50_s": "p50"})
+    figures.with_marks(figure, marks)
+    return figure, [label.text for label in figure.layout.annotations]
+
+
+def test_a_mark_is_a_line_over_the_whole_chart_with_its_text_above_it_escaped_and_cut():
+    figure, [text] = marked((4000.0, "<b>" + "x" * 40))
     [line], [label] = figure.layout.shapes, figure.layout.annotations
     assert line.x0 == line.x1 == label.x
     assert (line.yref, line.y0, line.y1, str(line.x0)) == ("paper", 0, 1, "1970-01-01 01:06:40")
-    assert label.text == "&lt;b&gt;" + "x" * 20 + "…"
-    assert label.hovertext.startswith("&lt;b&gt;" + "x" * 40)
+    assert text == "&lt;b&gt;" + "x" * 20 + "…"
+    assert (label.y, label.yref, label.yanchor, label.xanchor) == (1, "paper", "bottom", "left")
+    assert label.hovertext == "&lt;b&gt;" + "x" * 40 + "<br>1970-01-01 01:06:40 UTC"
+
+
+def test_a_charts_area_is_as_large_with_marks_as_without():
+    plain, _ = marked()
+    figure, _ = marked((4000.0, "one"))
+    assert figure.layout.height - figure.layout.margin.t == plain.layout.height - plain.layout.margin.t
+    assert figure.layout.margin.t > plain.layout.margin.t
+    assert figure.layout.legend.y > plain.layout.legend.y
+    assert not plain.layout.annotations
+
+
+def test_labels_of_near_marks_are_in_rows_and_where_rows_are_full_the_nearest_share_one():
+    figure, texts = marked((4000.0, "a deployment"), (4060.0, "a new prompt"))
+    assert texts == ["a deployment", "a new prompt"]
+    assert [label.yshift for label in figure.layout.annotations] == [0, figures.MARK_ROW_PX]
+    figure, texts = marked((4060.0, "a new prompt"), (4000.0, "a deployment"), (4070.0, "rolled back"), (6000.0, "another day"))
+    assert texts == ["a deployment", "2 marks", "another day"]
+    assert figure.layout.annotations[1].hovertext.split("<br>") == [
+        "a new prompt", "1970-01-01 01:07:40 UTC", "rolled back", "1970-01-01 01:07:50 UTC",
+    ]  # fmt: skip
+    assert len(figure.layout.shapes) == 4, "each mark keeps its line"
+
+
+def test_a_label_at_the_end_of_the_axis_stands_before_its_mark():
+    figure, _ = marked((7190.0, "a deployment"))
+    assert figure.layout.annotations[0].xanchor == "right"
+
+
+@pytest.mark.parametrize("number", [1, 5, 12])
+def test_marks_at_one_moment_are_one_label_or_two_however_many(number):
+    _, texts = marked(*[(4000.0, "again and again")] * number)
+    assert len(texts) == min(number, 2)
 
 
 def test_a_bar_over_time_lies_over_its_own_bucket_so_that_a_mark_falls_into_the_right_one():
