@@ -36,6 +36,7 @@ __all__ = [
     "hit_share",
     "hits_against_misses",
     "percentile_lines",
+    "prompt_sizes",
     "series",
     "share",
     "timing",
@@ -116,14 +117,51 @@ def _add_band(figure: Figure, rows: pl.DataFrame, model: str, models: Sequence[s
 
 def _points(rows: pl.DataFrame) -> list[tuple[Any, ...]]:
     """What a click on a point needs (model, start and end of the bucket), n, and the interval in words."""
+    return list(zip(*rows.select("label", "start_s", "end_s", "n"), _intervals(rows)))
 
+
+def _intervals(rows: pl.DataFrame) -> list[str]:
     def end(value: float | None) -> str:
         return "?" if value is None else f"{value * 1e3:.3g}"
 
-    return [
-        (label, start_s, end_s, n, f"{end(low)} to {end(high)}")
-        for label, start_s, end_s, n, low, high in rows.select("label", "start_s", "end_s", "n", "low_s", "high_s").iter_rows()
-    ]
+    return [f"{end(low)} to {end(high)}" for low, high in rows.select("low_s", "high_s").iter_rows()]
+
+
+def prompt_sizes(table: pl.DataFrame, name: str, models: Sequence[str], sizes: Sequence[str]) -> Figure:
+    """One percentile by class of prompt length with its 95 % intervals, models side by side."""
+    figure = _figure(f"{name} (milliseconds)")
+    symbols = (*charts.SYMBOLS, "cross")
+    for model in models:
+        rows = table.filter(pl.col("label") == model, pl.col("value_s").is_not_null())
+        if rows.height:
+            number, look = list(models).index(model), _style(model, models)
+            value, low, high = (rows[column] * 1e3 for column in ("value_s", "low_s", "high_s"))
+            figure.add_scatter(
+                x=rows["size"],
+                y=value,
+                error_y={
+                    "type": "data",
+                    "array": (high - value).fill_null(0.0),
+                    "arrayminus": (value - low).fill_null(0.0),
+                    "thickness": 1.5,
+                },
+                customdata=list(zip(rows["n"], _intervals(rows))),
+                mode="lines+markers",
+                marker={"size": 8, "symbol": symbols[number % len(symbols)]},
+                hovertemplate=f"{name} %{{y:.3s}} ms, 95 % %{{customdata[1]}}, n = %{{customdata[0]}}",
+                **look,
+            )
+    used = set(table["size"])
+    figure.update_xaxes(
+        title="tokens of the prompt",
+        type="category",
+        categoryorder="array",
+        categoryarray=[size for size in sizes if size in used],
+        hoverformat=None,
+    )
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_layout(hovermode="closest", scattermode="group", scattergap=0.7)
+    return figure
 
 
 def heatmap(table: pl.DataFrame) -> Figure:

@@ -7,7 +7,7 @@ import io
 import logging
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -309,9 +309,9 @@ _SELECTABLE = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "auto
 _CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
 
 
-def table(frame: pl.DataFrame, key: str, alt: str, columns: Mapping[str, Any] | None = None) -> None:
+def table(frame: pl.DataFrame | Styler, key: str, alt: str, columns: Mapping[str, Any] | None = None) -> None:
     """Draw a table."""
-    st.dataframe(frame, key=key, hide_index=True, column_config=_columns(frame, columns), placeholder=words.UNKNOWN, alt=alt)
+    st.dataframe(frame, key=key, hide_index=True, column_config=_columns(frame.columns, columns), placeholder=words.UNKNOWN, alt=alt)
 
 
 def download(name: str, make: Callable[[], pl.DataFrame]) -> None:
@@ -361,7 +361,7 @@ def choose_row(
         key=f"{key}-{mark}",
         height=height,
         hide_index=True,
-        column_config=_columns(plain, columns),
+        column_config=_columns(plain.columns, columns),
         placeholder=words.UNKNOWN,
         alt=alt,
         on_select="rerun",
@@ -385,7 +385,7 @@ def _place(chosen: str | None, identity: Sequence[str]) -> int | None:
     return identity.index(chosen) if chosen in identity else None
 
 
-def _columns(frame: pl.DataFrame, columns: Mapping[str, Any] | None) -> dict[str, Any]:
+def _columns(drawn: Container[str], columns: Mapping[str, Any] | None) -> dict[str, Any]:
     """Keep the models' names in view, and to a width that leaves room for the numbers."""
-    names = {"model": st.column_config.TextColumn(width=200, pinned=True)} if "model" in frame.columns else {}
+    names = {"model": st.column_config.TextColumn(width=200, pinned=True)} if "model" in drawn else {}
     return {**names, **(columns or {})}

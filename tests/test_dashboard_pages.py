@@ -242,6 +242,37 @@ def test_a_chosen_model_leads_to_its_slowest_calls(journal):
     assert at.dataframe[1].value["latency (ms)"].tolist()[:2] == [9000.0, 8000.0]
 
 
+def headings(at):
+    return [heading.value for heading in at.subheader]
+
+
+def test_long_prompts_stand_apart_from_short_ones_where_there_are_both(journal):
+    now, name = time.time(), f"evil/{SCRIPT}"
+    short = [live_call(now - 60 - k, name, number=k, latency_s=1.0) for k in range(20)]
+    write(journal, [*short, *(live_call(now - 90 - k, name, number=100 + k, latency_s=4.0, input_tokens=2_000) for k in range(5))])
+    at = opened("latency", q="p95")
+    assert not at.error
+    assert "By prompt length" in headings(at)
+    sizes = at.dataframe[1].value
+    assert sizes[["prompt tokens", "n", "p50 (ms)"]].to_numpy().tolist() == [["up to 100", 20, 1000.0], ["1k to 10k", 5, 4000.0]]
+    assert "p95 needs 20 live calls, has 5" in sizes["too few calls"].tolist()[1]
+    assert not any("<script>" in chart.proto.spec for chart in at.get("plotly_chart"))
+    at = opened("latency", q="p99")
+    assert "No model has the 100 live calls of one length that a p99 needs." in [info.value for info in at.info]
+    write(journal, [live_call(now - 60 - k, B, number=k) for k in range(5)])
+    assert "By prompt length" not in headings(opened("latency", model=B))
+
+
+def test_a_window_too_large_to_tell_prompts_apart_says_so(journal, monkeypatch):
+    monkeypatch.setattr(calllog, "EXACT_ROWS", 10)
+    now = time.time()
+    write(journal, [live_call(now - 60 - k, A, number=k, input_tokens=10 + 40 * k) for k in range(20)])
+    at = opened("latency")
+    assert not at.error
+    assert "By prompt length" in headings(at)
+    assert "Windows of up to 200,000 calls tell long prompts from short ones" in texts(at)
+
+
 def test_a_chosen_call_shows_its_time_its_prompt_and_its_answer(journal):
     call = live_call(time.time() - 60, A, latency_s=2.0, lookup_s=0.5, total_s=2.5, prompt="Why?", text="Because.", cost_usd=0.25)
     write(journal, [call])

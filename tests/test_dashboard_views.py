@@ -244,6 +244,43 @@ def test_the_table_by_model_is_slowest_first_with_intervals_or_reasons():
     assert slow["tokens_per_s"] == 40.0
 
 
+def test_latency_is_told_by_model_and_class_of_prompt_length():
+    rows = [
+        *(row for tokens in (1, 100) for row in live(A, 10, input_tokens=tokens)),
+        *live(A, 20, latency_s=8.0, input_tokens=101, ttft_s=0.5),
+        *live(A, 3, input_tokens=None),
+        *live(B, 5, input_tokens=100_001),
+        replayed_call(3700.0, A, input_tokens=5_000),
+        failed_call(3701.0, A, input_tokens=5_000),
+    ]
+    table = views.latency_by_size(part(*rows), 0.9)
+    assert table.select("label", "size", "n", "p50_s").rows() == [
+        (A, "up to 100", 20, 5.5), (A, "100 to 1k", 20, 8.0), (A, "unknown", 3, 2.0), (B, "over 100k", 5, 3.0),
+    ]  # fmt: skip
+    first, second, unknown, more = table.iter_rows(named=True)
+    assert (second["p95_s"], second["p95_low_s"], second["ttft_p50_s"], second["value_s"]) == (8.0, 8.0, 0.5, 8.0)
+    assert first["value_s"] == pytest.approx(9.1)  # twice 1 to 10: 0.9 * 19 is the 17.1th
+    assert (first["p50_low_s"], first["high_s"]) == (3.0, None)
+    assert unknown["p95_s"] is unknown["value_s"] is more["p95_s"] is None
+    assert "p95 needs 20 live calls, has 5" in more["note"]
+    figure = figures.prompt_sizes(table, "p90", [A, B], views.SIZES)
+    assert [(trace.name, list(trace.x)) for trace in figure.data] == [(A, ["up to 100", "100 to 1k"])]
+    assert list(figure.layout.xaxis.categoryarray) == ["up to 100", "100 to 1k", "over 100k", "unknown"]
+
+
+@pytest.mark.parametrize("edge", [100, 1_000, 10_000, 100_000])
+def test_a_class_of_prompt_lengths_ends_at_its_round_number(edge):
+    table = views.latency_by_size(part(*live(A, 1, input_tokens=edge), *live(A, 1, start=3700.0, input_tokens=edge + 1)), 0.5)
+    place = [views.SIZES.index(size) for size in table["size"]]
+    assert place[1] == place[0] + 1
+
+
+def test_prompts_of_one_class_or_calls_in_cells_are_not_told_apart():
+    assert views.latency_by_size(part(*live(A, 3), *live(A, 3, input_tokens=None)), 0.5).is_empty()
+    assert views.latency_by_size(part(*live(A, 3, input_tokens=None)), 0.5).is_empty()
+    assert views.latency_by_size(cells(*live(A, 3), *live(A, 3, input_tokens=500)), 0.5).is_empty()
+
+
 def test_the_distribution_climbs_to_one_in_steps():
     steps = views.ecdf(part(*live(n=4), replayed_call(3700.0)))
     assert steps.select("latency_s", "share").rows() == [(1.0, 0.25), (2.0, 0.5), (3.0, 0.75), (4.0, 1.0)]
@@ -386,6 +423,7 @@ def test_a_window_without_calls_gives_empty_tables_not_errors():
                  views.errors_over_time, views.heatmap, views.hits_against_misses, views.cost_by_day, views.cost_by_model, views.model_points):  # fmt: skip
         assert view(nothing).is_empty(), view.__name__
     assert views.latency_over_time(nothing, 0.95).is_empty()
+    assert views.latency_by_size(nothing, 0.95).is_empty()
     now, was = views.summary(nothing)
     assert (now.calls, now.cost_usd, was.errors.value) == (0, None, None)
 
