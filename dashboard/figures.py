@@ -53,9 +53,9 @@ HEAT = [[0.0, "rgba(31,138,204,0.08)"], [1.0, "rgba(31,138,204,1)"]]  # from nex
 HEIGHT = 300
 NAME_CHARS = 36
 MARK_GREY = "#808080"  # as well seen on the light ground as on the dark one
-MARK_CHARS, MARK_CHAR_PX = 24, 5.6
-MARK_ROWS, MARK_ROW_PX = 2, 16
-PLOT_PX = 360  # of a chart in half a page on a laptop; on a wider one labels stand further apart
+MARK_CHARS, MARK_CHAR_PX = 20, 5.4
+MARK_ROWS, MARK_ROW_PX = 3, 16
+PLOT_PX = 220  # of a chart on a phone; on a wider screen labels stand further apart
 MOST_BANDS = 4
 
 
@@ -361,7 +361,7 @@ def with_marks(figure: Figure, marks: Sequence[tuple[float, str]]) -> Figure:
             xanchor=label.anchor,
             yanchor="bottom",
             borderpad=0,
-            text=html.escape(label.text),
+            text=_escape(label.text),
             hovertext="<br>".join(_told(*mark) for mark in label.marks),
             showarrow=False,
             font={"size": 11},
@@ -438,7 +438,7 @@ def _ends(figure: Figure, marks: Sequence[tuple[float, str]]) -> tuple[float, fl
 
 def _told(at_s: float, text: str) -> str:
     """All of a mark's text, in lines that a screen has room for, and when that was."""
-    return "<br>".join([*map(html.escape, textwrap.wrap(text, 60)), f"{_moment(at_s):%Y-%m-%d %H:%M:%S} UTC"])
+    return "<br>".join([*map(_escape, textwrap.wrap(text, 60)), f"{_moment(at_s):%Y-%m-%d %H:%M:%S} UTC"])
 
 
 def _moment(at_s: float) -> datetime:
@@ -648,7 +648,12 @@ def _fill(colour: str, pattern: str, pale: Iterable[bool] = ()) -> dict[str, Any
 
 
 def _short(name: str) -> str:
-    return html.escape(_cut(name, NAME_CHARS))
+    return _escape(_cut(name, NAME_CHARS))
+
+
+def _escape(text: str) -> str:
+    """Text that Plotly shows as it is: it reads a few tags, and would show an escaped quote as ``&quot;``."""
+    return html.escape(text, quote=False)
 
 
 def _cut(text: str, most: int) -> str:

@@ -733,7 +733,7 @@ def test_a_mark_is_a_line_over_the_whole_chart_with_its_text_above_it_escaped_an
     [line], [label] = figure.layout.shapes, figure.layout.annotations
     assert line.x0 == line.x1 == label.x
     assert (line.yref, line.y0, line.y1, str(line.x0)) == ("paper", 0, 1, "1970-01-01 01:06:40")
-    assert text == "&lt;b&gt;" + "x" * 20 + "…"
+    assert text == "&lt;b&gt;" + "x" * 16 + "…"
     assert (label.y, label.yref, label.yanchor, label.xanchor) == (1, "paper", "bottom", "left")
     assert label.hovertext == "&lt;b&gt;" + "x" * 40 + "<br>1970-01-01 01:06:40 UTC"
 
@@ -751,12 +751,13 @@ def test_labels_of_near_marks_are_in_rows_and_where_rows_are_full_the_nearest_sh
     figure, texts = marked((4000.0, "a deployment"), (4060.0, "a new prompt"))
     assert texts == ["a deployment", "a new prompt"]
     assert [label.yshift for label in figure.layout.annotations] == [0, figures.MARK_ROW_PX]
-    figure, texts = marked((4060.0, "a new prompt"), (4000.0, "a deployment"), (4070.0, "rolled back"), (6000.0, "another day"))
-    assert texts == ["a deployment", "2 marks", "another day"]
+    near = [(4060.0, "a new prompt"), (4000.0, "a deployment"), (4070.0, "rolled back"), (4200.0, "once more")]
+    figure, texts = marked(*near, (6000.0, "another day"))
+    assert texts == ["a deployment", "2 marks", "once more", "another day"]
     assert figure.layout.annotations[1].hovertext.split("<br>") == [
         "a new prompt", "1970-01-01 01:07:40 UTC", "rolled back", "1970-01-01 01:07:50 UTC",
     ]  # fmt: skip
-    assert len(figure.layout.shapes) == 4, "each mark keeps its line"
+    assert len(figure.layout.shapes) == 5, "each mark keeps its line"
 
 
 def test_a_label_at_the_end_of_the_axis_stands_before_its_mark():
@@ -765,9 +766,9 @@ def test_a_label_at_the_end_of_the_axis_stands_before_its_mark():
 
 
 @pytest.mark.parametrize("number", [1, 5, 12])
-def test_marks_at_one_moment_are_one_label_or_two_however_many(number):
+def test_marks_at_one_moment_fill_the_rows_and_no_more_however_many(number):
     _, texts = marked(*[(4000.0, "again and again")] * number)
-    assert len(texts) == min(number, 2)
+    assert len(texts) == min(number, figures.MARK_ROWS)
 
 
 def test_a_bar_over_time_lies_over_its_own_bucket_so_that_a_mark_falls_into_the_right_one():
