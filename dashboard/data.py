@@ -22,7 +22,7 @@ from dashboard.selection import Selection
 from toolkit import settings
 from toolkit.errors import ConfigError
 from toolkit.monitor import alerts
-from toolkit.monitor.journal import JournalReader, JournalVersion
+from toolkit.monitor.journal import FileAddress, JournalReader, JournalVersion, read_address
 
 __all__ = [
     "Choices",
@@ -44,6 +44,7 @@ __all__ = [
     "has_entries",
     "journal",
     "journal_exists",
+    "journal_file",
     "limits",
     "marks",
     "refresh",
@@ -60,6 +61,12 @@ _CALL_LOGS = 4
 def journal() -> str:
     """Where the journal is: ``TOOLKIT_JOURNAL``, which ``dashboard.serve`` sets."""
     return settings.journal_url()
+
+
+def journal_file() -> str | None:
+    """The journal's file from the root on, ``None`` where it is on a server."""
+    address = read_address(journal())
+    return str(address.path) if isinstance(address, FileAddress) else None
 
 
 def journal_exists() -> bool:
@@ -174,9 +181,10 @@ def alert_rules() -> list[alerts.Rule]:
         return []
 
 
-def limits(metric: str) -> list[alerts.Threshold]:
-    """Return the alert rules that set an upper limit to a metric."""
-    return [rule for rule in alert_rules() if isinstance(rule, alerts.Threshold) and rule.metric == metric and rule.above is not None]
+def limits(metric: str) -> list[tuple[alerts.Threshold, float]]:
+    """Return the alert rules that set an upper limit to a metric, each with that limit."""
+    rules = [rule for rule in alert_rules() if isinstance(rule, alerts.Threshold) and rule.metric == metric]
+    return [(rule, rule.above) for rule in rules if rule.above is not None]
 
 
 @st.cache_data(max_entries=8, show_spinner=False)

@@ -7,7 +7,7 @@ import io
 import logging
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -273,13 +273,23 @@ def clickable(figure: Figure, key: str, alt: str) -> list[Any] | None:
 
 
 def _selectable(figure: Figure, key: str, alt: str, modes: Sequence[Literal["points", "box"]]) -> list[Any]:
-    figures.with_marks(figure, data.marks(shown().selection))
+    marks = data.marks(shown().selection)
+    figures.with_marks(figure, marks)
     # After a drag it is another chart, which has nothing selected.
     place = f"{key}-{st.session_state.get('drags', 0)}"
     drawn = st.plotly_chart(
-        _finished(figure), key=place, alt=alt, config=_SELECTABLE, on_select=partial(_look_closer, place), selection_mode=modes
+        _finished(figure),
+        key=place,
+        alt=_with_marks(alt, marks),
+        config=_SELECTABLE,
+        on_select=partial(_look_closer, place),
+        selection_mode=modes,
     )
     return list(drawn.selection.points)
+
+
+def _with_marks(alt: str, marks: Sequence[tuple[float, str]]) -> str:
+    return "; ".join([alt, *(f"marked at {words.utc(at_s)}: {text}" for at_s, text in marks)])
 
 
 def _look_closer(place: str) -> None:
@@ -299,9 +309,9 @@ _SELECTABLE = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "auto
 _CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
 
 
-def table(frame: pl.DataFrame, key: str, alt: str, columns: Mapping[str, Any] | None = None) -> None:
+def table(frame: pl.DataFrame | Styler, key: str, alt: str, columns: Mapping[str, Any] | None = None) -> None:
     """Draw a table."""
-    st.dataframe(frame, key=key, hide_index=True, column_config=_columns(frame, columns), placeholder=words.UNKNOWN, alt=alt)
+    st.dataframe(frame, key=key, hide_index=True, column_config=_columns(frame.columns, columns), placeholder=words.UNKNOWN, alt=alt)
 
 
 def download(name: str, make: Callable[[], pl.DataFrame]) -> None:
@@ -351,7 +361,7 @@ def choose_row(
         key=f"{key}-{mark}",
         height=height,
         hide_index=True,
-        column_config=_columns(plain, columns),
+        column_config=_columns(plain.columns, columns),
         placeholder=words.UNKNOWN,
         alt=alt,
         on_select="rerun",
@@ -375,7 +385,7 @@ def _place(chosen: str | None, identity: Sequence[str]) -> int | None:
     return identity.index(chosen) if chosen in identity else None
 
 
-def _columns(frame: pl.DataFrame, columns: Mapping[str, Any] | None) -> dict[str, Any]:
+def _columns(drawn: Container[str], columns: Mapping[str, Any] | None) -> dict[str, Any]:
     """Keep the models' names in view, and to a width that leaves room for the numbers."""
-    names = {"model": st.column_config.TextColumn(width=200, pinned=True)} if "model" in frame.columns else {}
+    names = {"model": st.column_config.TextColumn(width=200, pinned=True)} if "model" in drawn else {}
     return {**names, **(columns or {})}

@@ -34,7 +34,7 @@ PAGES = {
     "logs": "logs?window=24h&level=error&level=warn",
 }
 WIDTH, HEIGHT = 1400, 1250
-TALLER = {"cache": 1850, "latency": 1580, "cost": 1600}
+TALLER = {"cache": 1850, "latency": 2260, "cost": 1600}
 START = "import sys; from dashboard.serve import run; sys.exit(run(sys.argv[1], 8701))"
 RULES = '[[burn_rate]]\nname = "error budget"\nobjective = 0.99\n'
 

@@ -1,5 +1,6 @@
 """The dashboard as a person sees it: the real server, the system's browser, another process that writes."""
 
+import itertools
 import re
 import signal
 import socket
@@ -12,7 +13,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from browsers import chromium, watched
-from dashboard_calls import SCRIPT, a_day, error_of, failed_call, live_call, write
+from dashboard_calls import SCRIPT, a_day, error_of, failed_call, live_call, log_entry, write
+from toolkit.monitor.marks import MARK
 
 pytestmark = pytest.mark.browser
 
@@ -58,7 +60,9 @@ def evil_call():
 def server(tmp_path_factory, evil_call):
     journal = tmp_path_factory.mktemp("dashboard") / "journal.sqlite"
     evil_failure = failed_call(time.time() - 50, EVIL_MODEL, error_message=SCRIPT)
-    write(journal, [*a_day(time.time(), calls=1500), evil_call, evil_failure, error_of(evil_failure)])
+    hours_ago = (23.5, 15.2, 15.1, 15, 9, 8.5, 4, 1.5, 1, 0.1)
+    marks = [log_entry(time.time() - 3600 * hours, f"marked {hours} hours ago {SCRIPT}", context=MARK) for hours in hours_ago]
+    write(journal, [*a_day(time.time(), calls=1500), evil_call, evil_failure, error_of(evil_failure), *marks])
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -148,6 +152,41 @@ def test_a_script_that_a_model_wrote_does_not_run(page, server, evil_call):
     expect(page.locator("[data-testid=stText]")).to_be_visible()
     assert page.evaluate("document.querySelectorAll('img[src=x], img[src*=\"192.0.2.1\"]').length") == 0
     assert "owned" not in page.title()
+
+
+BOXES = """plot => [plot.querySelector('.nsewdrag'), ...plot.querySelectorAll('.annotation-text-g')].map(each => {
+  const box = each.getBoundingClientRect();
+  return [box.left, box.right, box.top, box.bottom];
+})"""
+
+
+@pytest.mark.parametrize("width", [1400, 1100, 390], ids=["wide", "narrow", "phone"])
+def test_the_texts_of_marks_are_above_each_chart_and_none_hides_another(page, server, width):
+    page.set_viewport_size({"width": width, "height": 1000})
+    page.goto(server.url)
+    charts = page.locator(".js-plotly-plot")
+    expect(charts).to_have_count(3)
+    expect(charts.last.locator(".annotation-text-g").first).to_be_visible()
+    for number in range(3):
+        area, *texts = charts.nth(number).evaluate(BOXES)
+        assert len(texts) > 2
+        assert all(bottom <= area[2] + 1 for _, _, _, bottom in texts)
+        assert [pair for pair in itertools.combinations(texts, 2) if overlap(*pair)] == []
+
+
+def overlap(one, other):
+    """Whether two boxes lie over each other by more than the pixel around a text."""
+    return min(one[1], other[1]) - max(one[0], other[0]) > 1 and min(one[3], other[3]) - max(one[2], other[2]) > 1
+
+
+def test_all_of_a_marks_text_is_there_on_hover(page, server):
+    page.goto(server.url)
+    label = page.locator(".js-plotly-plot").first.locator(".annotation-text-g").first
+    expect(label).to_be_visible()
+    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
+    label.hover()
+    told = page.locator(".js-plotly-plot .hovertext")
+    expect(told).to_contain_text(re.compile(r"marked 23\.5 hours ago\s?<script>.*onerror=\"document.*\(http://192\.0\.2\.1/i\.png\)"))
 
 
 def test_filters_survive_in_a_copied_address(page, context, server):

@@ -1,7 +1,6 @@
 """The dashboard's pages, run without a browser on journals that the real monitor wrote."""
 
 import functools
-import html
 import json
 import socket
 import time
@@ -243,6 +242,37 @@ def test_a_chosen_model_leads_to_its_slowest_calls(journal):
     assert at.dataframe[1].value["latency (ms)"].tolist()[:2] == [9000.0, 8000.0]
 
 
+def headings(at):
+    return [heading.value for heading in at.subheader]
+
+
+def test_long_prompts_stand_apart_from_short_ones_where_there_are_both(journal):
+    now, name = time.time(), f"evil/{SCRIPT}"
+    short = [live_call(now - 60 - k, name, number=k, latency_s=1.0) for k in range(20)]
+    write(journal, [*short, *(live_call(now - 90 - k, name, number=100 + k, latency_s=4.0, input_tokens=2_000) for k in range(5))])
+    at = opened("latency", q="p95")
+    assert not at.error
+    assert "By prompt length" in headings(at)
+    sizes = at.dataframe[1].value
+    assert sizes[["prompt tokens", "n", "p50 (ms)"]].to_numpy().tolist() == [["up to 100", 20, 1000.0], ["1k to 10k", 5, 4000.0]]
+    assert "p95 needs 20 live calls, has 5" in sizes["too few calls"].tolist()[1]
+    assert not any("<script>" in chart.proto.spec for chart in at.get("plotly_chart"))
+    at = opened("latency", q="p99")
+    assert "No model has the 100 live calls of one length that a p99 needs." in [info.value for info in at.info]
+    write(journal, [live_call(now - 60 - k, B, number=k) for k in range(5)])
+    assert "By prompt length" not in headings(opened("latency", model=B))
+
+
+def test_a_window_too_large_to_tell_prompts_apart_says_so(journal, monkeypatch):
+    monkeypatch.setattr(calllog, "EXACT_ROWS", 10)
+    now = time.time()
+    write(journal, [live_call(now - 60 - k, A, number=k, input_tokens=10 + 40 * k) for k in range(20)])
+    at = opened("latency")
+    assert not at.error
+    assert "By prompt length" in headings(at)
+    assert "Windows of up to 200,000 calls tell long prompts from short ones" in texts(at)
+
+
 def test_a_chosen_call_shows_its_time_its_prompt_and_its_answer(journal):
     call = live_call(time.time() - 60, A, latency_s=2.0, lookup_s=0.5, total_s=2.5, prompt="Why?", text="Because.", cost_usd=0.25)
     write(journal, [call])
@@ -333,12 +363,13 @@ def charts_of(at):
 
 def test_an_annotation_is_a_line_in_the_charts_over_time_whatever_run_is_chosen(journal):
     now = time.time()
-    mark = log_entry(now - 90, f"deployed {SCRIPT}", context=MARK)
+    mark = log_entry(now - 90, "deployed <b>", context=MARK)
     write(journal, [*(live_call(now - 60 - k, A, number=k, run_id="r1") for k in range(30)), mark, log_entry(now - 80, "no mark")])
     for at in (opened("overview"), opened("overview", run="r1")):
         for layout in charts_of(at):
-            assert [label["hovertext"].split("<br>")[0] for label in layout["annotations"]] == [f"deployed {html.escape(SCRIPT)}"]
+            assert [label["hovertext"].split("<br>")[0] for label in layout["annotations"]] == ["deployed &lt;b&gt;"]
             assert len(layout["shapes"]) == 1
+        assert all(chart.proto.alt.endswith("UTC: deployed <b>") for chart in at.get("plotly_chart")), "words for who can't see the line"
 
 
 def test_a_limit_of_an_alert_rule_is_a_line_in_the_chart_of_its_percentile(journal, monkeypatch, tmp_path):
@@ -394,6 +425,40 @@ def test_runs_stand_side_by_side_with_verdicts_answers_and_votes(journal):
     assert "&lt;script&gt;" in answers.proto.body
     assert "<script" not in answers.proto.body
     assert "<ins" in answers.proto.body
+
+
+def test_the_code_for_a_notebook_gives_the_calls_that_the_page_shows(journal):
+    now = time.time()
+    rows = [RunRecord(run, now - 900, "test:1", "nightly", "{}") for run in ("r1", "r2", "r'3\n")]
+    for number, run in enumerate(("r1", "r2", "r'3\n")):
+        for model in (A, B):
+            rows += [live_call(now - 600 - k, model, number=10 * number + k, run_id=run, latency_s=number + k + 1.0) for k in range(8)]
+    write(journal, [*rows, live_call(now - 60, A, number=99), failed_call(now - 50, A, run_id="r2")])
+    at = opened("compare", runs=["nightly (r1)", "nightly (r2)"], model=A)
+    told = {}
+    exec(at.code[0].value, told)
+    assert told["calls"][["run_id", "label", "status"]].value_counts().to_dict() == {
+        ("r1", A, "ok"): 8, ("r2", A, "ok"): 8, ("r2", A, "error"): 1,
+    }  # fmt: skip
+    medians = told["percentiles"].query("q == 0.5")
+    assert (medians["value"] * 1e3).tolist() == at.dataframe[0].value["p50 (ms)"].tolist() == [4500.0, 5500.0]
+    assert told["answers"].shape == (8, 2)
+    at = opened("compare", runs="nightly (r'3\n)")
+    exec(at.code[0].value, told)
+    assert set(told["calls"]["run_id"]) == {"r'3\n"}, "whatever a run is called"
+
+
+def test_the_code_for_a_notebook_does_not_tell_a_servers_address(postgres_server, monkeypatch):
+    url, now = postgres_server.url("notebooks"), time.time()
+    monkeypatch.setenv("TOOLKIT_JOURNAL", url)
+    write(
+        url, [RunRecord("r1", now - 900, "test:1", "nightly", "{}"), *(live_call(now - 60 - k, A, number=k, run_id="r1") for k in range(3))]
+    )
+    code = opened("compare", runs="nightly (r1)").code[0].value
+    assert not any(word in code for word in (PASSWORD, QUOTED_PASSWORD, "postgresql:"))
+    told = {}
+    exec(code, told)
+    assert len(told["calls"]) == 3
 
 
 def test_the_budget_lives_in_the_address(journal):

@@ -244,6 +244,43 @@ def test_the_table_by_model_is_slowest_first_with_intervals_or_reasons():
     assert slow["tokens_per_s"] == 40.0
 
 
+def test_latency_is_told_by_model_and_class_of_prompt_length():
+    rows = [
+        *(row for tokens in (1, 100) for row in live(A, 10, input_tokens=tokens)),
+        *live(A, 20, latency_s=8.0, input_tokens=101, ttft_s=0.5),
+        *live(A, 3, input_tokens=None),
+        *live(B, 5, input_tokens=100_001),
+        replayed_call(3700.0, A, input_tokens=5_000),
+        failed_call(3701.0, A, input_tokens=5_000),
+    ]
+    table = views.latency_by_size(part(*rows), 0.9)
+    assert table.select("label", "size", "n", "p50_s").rows() == [
+        (A, "up to 100", 20, 5.5), (A, "100 to 1k", 20, 8.0), (A, "unknown", 3, 2.0), (B, "over 100k", 5, 3.0),
+    ]  # fmt: skip
+    first, second, unknown, more = table.iter_rows(named=True)
+    assert (second["p95_s"], second["p95_low_s"], second["ttft_p50_s"], second["value_s"]) == (8.0, 8.0, 0.5, 8.0)
+    assert first["value_s"] == pytest.approx(9.1)  # twice 1 to 10: 0.9 * 19 is the 17.1th
+    assert (first["p50_low_s"], first["high_s"]) == (3.0, None)
+    assert unknown["p95_s"] is unknown["value_s"] is more["p95_s"] is None
+    assert "p95 needs 20 live calls, has 5" in more["note"]
+    figure = figures.prompt_sizes(table, "p90", [A, B], views.SIZES)
+    assert [(trace.name, list(trace.x)) for trace in figure.data] == [(A, ["up to 100", "100 to 1k"])]
+    assert list(figure.layout.xaxis.categoryarray) == ["up to 100", "100 to 1k", "over 100k", "unknown"]
+
+
+@pytest.mark.parametrize("edge", [100, 1_000, 10_000, 100_000])
+def test_a_class_of_prompt_lengths_ends_at_its_round_number(edge):
+    table = views.latency_by_size(part(*live(A, 1, input_tokens=edge), *live(A, 1, start=3700.0, input_tokens=edge + 1)), 0.5)
+    place = [views.SIZES.index(size) for size in table["size"]]
+    assert place[1] == place[0] + 1
+
+
+def test_prompts_of_one_class_or_calls_in_cells_are_not_told_apart():
+    assert views.latency_by_size(part(*live(A, 3), *live(A, 3, input_tokens=None)), 0.5).is_empty()
+    assert views.latency_by_size(part(*live(A, 3, input_tokens=None)), 0.5).is_empty()
+    assert views.latency_by_size(cells(*live(A, 3), *live(A, 3, input_tokens=500)), 0.5).is_empty()
+
+
 def test_the_distribution_climbs_to_one_in_steps():
     steps = views.ecdf(part(*live(n=4), replayed_call(3700.0)))
     assert steps.select("latency_s", "share").rows() == [(1.0, 0.25), (2.0, 0.5), (3.0, 0.75), (4.0, 1.0)]
@@ -386,6 +423,7 @@ def test_a_window_without_calls_gives_empty_tables_not_errors():
                  views.errors_over_time, views.heatmap, views.hits_against_misses, views.cost_by_day, views.cost_by_model, views.model_points):  # fmt: skip
         assert view(nothing).is_empty(), view.__name__
     assert views.latency_over_time(nothing, 0.95).is_empty()
+    assert views.latency_by_size(nothing, 0.95).is_empty()
     now, was = views.summary(nothing)
     assert (now.calls, now.cost_usd, was.errors.value) == (0, None, None)
 
@@ -683,13 +721,54 @@ def test_a_provider_fails_where_its_newest_call_did_and_those_that_fail_come_fir
     ]
 
 
-def test_a_mark_is_a_line_over_the_whole_chart_with_its_text_escaped_and_cut():
-    figure = figures.with_marks(figures.series(views.traffic(part(live_call(4000, A))), {"p50_s": "p50"}), [(4000.0, "<b>" + "x" * 40)])
+def marked(*marks):
+    """A chart of an hour with marks: the figure, and the words of its labels from left to right."""
+    figure = figures.series(views.traffic(part(live_call(3600, A), live_call(7199, A))), {"p50_s": "p50"})
+    figures.with_marks(figure, marks)
+    return figure, [label.text for label in figure.layout.annotations]
+
+
+def test_a_mark_is_a_line_over_the_whole_chart_with_its_text_above_it_escaped_and_cut():
+    figure, [text] = marked((4000.0, "<b>" + "x" * 40))
     [line], [label] = figure.layout.shapes, figure.layout.annotations
     assert line.x0 == line.x1 == label.x
     assert (line.yref, line.y0, line.y1, str(line.x0)) == ("paper", 0, 1, "1970-01-01 01:06:40")
-    assert label.text == "&lt;b&gt;" + "x" * 20 + "…"
-    assert label.hovertext.startswith("&lt;b&gt;" + "x" * 40)
+    assert text == "&lt;b&gt;" + "x" * 16 + "…"
+    assert (label.y, label.yref, label.yanchor, label.xanchor) == (1, "paper", "bottom", "left")
+    assert label.hovertext == "&lt;b&gt;" + "x" * 40 + "<br>1970-01-01 01:06:40 UTC"
+
+
+def test_a_charts_area_is_as_large_with_marks_as_without():
+    plain, _ = marked()
+    figure, _ = marked((4000.0, "one"))
+    assert figure.layout.height - figure.layout.margin.t == plain.layout.height - plain.layout.margin.t
+    assert figure.layout.margin.t > plain.layout.margin.t
+    assert figure.layout.legend.y > plain.layout.legend.y
+    assert not plain.layout.annotations
+
+
+def test_labels_of_near_marks_are_in_rows_and_where_rows_are_full_the_nearest_share_one():
+    figure, texts = marked((4000.0, "a deployment"), (4060.0, "a new prompt"))
+    assert texts == ["a deployment", "a new prompt"]
+    assert [label.yshift for label in figure.layout.annotations] == [0, figures.MARK_ROW_PX]
+    near = [(4060.0, "a new prompt"), (4000.0, "a deployment"), (4070.0, "rolled back"), (4200.0, "once more")]
+    figure, texts = marked(*near, (6000.0, "another day"))
+    assert texts == ["a deployment", "2 marks", "once more", "another day"]
+    assert figure.layout.annotations[1].hovertext.split("<br>") == [
+        "a new prompt", "1970-01-01 01:07:40 UTC", "rolled back", "1970-01-01 01:07:50 UTC",
+    ]  # fmt: skip
+    assert len(figure.layout.shapes) == 5, "each mark keeps its line"
+
+
+def test_a_label_at_the_end_of_the_axis_stands_before_its_mark():
+    figure, _ = marked((7190.0, "a deployment"))
+    assert figure.layout.annotations[0].xanchor == "right"
+
+
+@pytest.mark.parametrize("number", [1, 5, 12])
+def test_marks_at_one_moment_fill_the_rows_and_no_more_however_many(number):
+    _, texts = marked(*[(4000.0, "again and again")] * number)
+    assert len(texts) == min(number, figures.MARK_ROWS)
 
 
 def test_a_bar_over_time_lies_over_its_own_bucket_so_that_a_mark_falls_into_the_right_one():

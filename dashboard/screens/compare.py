@@ -77,6 +77,14 @@ def side_by_side(runs: list[str], names: dict[str, str]) -> None:
     download("runs", lambda: found)
 
 
+def notebook(runs: list[str]) -> None:
+    st.code(views.notebook_code(of_runs(runs), data.journal_file()), language="python")
+    st.caption(
+        "The calls of these runs as they are in the journal, one row a call. The comparison itself, with references and scores, is in the file that "
+        "`comparison.save(path)` wrote, and `tk.load_comparison(path)` opens it."
+    )
+
+
 def _said(deltas: pl.DataFrame, name: str, scale: float) -> pl.DataFrame:
     said = [
         note if effect is None else f"{_end(effect, scale)} ({_end(low, scale)} to {_end(high, scale)}), n = {n}"
@@ -224,6 +232,8 @@ def content() -> None:
         return
     with panel("Side by side"):
         side_by_side(runs, names)
+    with st.expander("Open in a notebook"), panel():
+        notebook(runs)
     newest = runs[-1]
     with panel(f"Models on the same prompts, {words.escape(names[newest])}"):
         pairs(newest)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 import streamlit as st
 from pandas.io.formats.style import Styler
 
 from dashboard import data, figures, views, words
+from dashboard.cells import EXACT_ROWS
 from dashboard.detail import list_calls
 from dashboard.page import (
     ask,
@@ -22,6 +25,7 @@ from dashboard.page import (
     panel,
     say_left_out,
     shown,
+    table,
 )
 from toolkit import stats
 
@@ -50,10 +54,9 @@ def limits(name: str) -> list[tuple[str, float]]:
     """The alert rules about this percentile of what is shown, and where they fire."""
     chosen = shown().selection
     return [
-        (rule.name, rule.above)
-        for rule in data.limits(f"{name}_s")
-        if rule.above is not None
-        and (rule.model is None or rule.model in drawn_models())
+        (rule.name, limit)
+        for rule, limit in data.limits(f"{name}_s")
+        if (rule.model is None or rule.model in drawn_models())
         and (rule.provider is None or not chosen.providers or rule.provider in chosen.providers)
     ]
 
@@ -95,15 +98,54 @@ def by_model() -> str | None:
         pl.col("note").replace("", None).alias("too few calls"),
     )
     drawn = drawn.select(column for column in drawn if column.null_count() < drawn.height)
-    columns = {
-        name: st.column_config.NumberColumn(format="localized") for name in drawn.columns if name == "n" or name.endswith(("(ms)", "/s"))
-    }
     alt = "Latency by model: live calls, percentiles with intervals, time to first token, tokens a second"
-    row = choose_row(greyed(drawn, table), "models", alt, table["label"].to_list(), columns)
+    row = choose_row(greyed(drawn, table), "models", alt, table["label"].to_list(), _numbers(drawn))
     st.caption(
         "Live calls that succeeded; 95 % intervals; medians of time to first token and of tokens a second. Choose a row for its calls."
     )
     return None if row is None else str(table["label"][row])
+
+
+def by_size(name: str) -> None:
+    """Draw a percentile by model and class of prompt length."""
+    found = ask(views.latency_by_size, PERCENTILES[name])
+    figure = figures.prompt_sizes(found.filter(pl.col("label").is_in(drawn_models())), name, shown().models, views.SIZES)
+    if figure.data:
+        chart(figure, "sizes", f"{name} latency of live calls by how many tokens the prompt has, with intervals, a line a model")
+    else:
+        empty(f"No model has the {stats.percentile_min_n(PERCENTILES[name])} live calls of one length that a {name} needs.")
+    drawn = found.select(
+        pl.col("label").alias("model"),
+        pl.col("size").alias("prompt tokens"),
+        pl.col("n"),
+        _ms("p50_s", "p50 (ms)"),
+        _interval(found, "p50"),
+        _ms("p95_s", "p95 (ms)"),
+        _interval(found, "p95"),
+        _ms("ttft_p50_s", "TTFT p50 (ms)"),
+        pl.col("note").replace("", None).alias("too few calls"),
+    )
+    drawn = drawn.select(column for column in drawn if column.null_count() < drawn.height)
+    alt = "Latency by model and length of the prompt: live calls, percentiles with intervals, time to first token"
+    table(greyed(drawn, found), "by-size", alt, _numbers(drawn))
+    st.caption("Live calls that succeeded; 95 % intervals. Tokens as the service counted them, unknown where it did not.")
+    download("latency-by-prompt-length", lambda: ask(views.latency_by_size, PERCENTILES[name]))
+
+
+def prompt_lengths(name: str) -> None:
+    """Draw the panel where there is something to tell apart, or say why it can't be told."""
+    if not ask(views.is_exact):
+        with panel("By prompt length"):
+            most = words.count(EXACT_ROWS)
+            st.caption(f"Windows of up to {most} calls tell long prompts from short ones; this one has more. Choose a shorter window.")
+    elif ask(views.latency_by_size, PERCENTILES[name]).height:
+        with panel("By prompt length"):
+            by_size(name)
+
+
+def _numbers(drawn: pl.DataFrame) -> dict[str, Any]:  # Streamlit's own kinds of columns
+    numbers = [name for name in drawn.columns if name == "n" or name.endswith(("(ms)", "/s"))]
+    return {name: st.column_config.NumberColumn(format="localized") for name in numbers}
 
 
 def greyed(drawn: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame | Styler:
@@ -150,6 +192,7 @@ def content() -> None:
     with panel("By model"):
         model = by_model()
         download("latency", lambda: ask(views.latency_by_model))
+    prompt_lengths(name)
     if point:
         with panel("Slowest calls of the point"):
             slowest(*point)

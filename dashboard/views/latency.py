@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dashboard.cells import quantile
+from dashboard.cells import LIVE, quantile
 from dashboard.views.slices import BUCKETS, POINTS, Rows, Slice, bucketed, by_label, percentile, step_of
 from toolkit import stats
 
 __all__ = [
     "CALL_COLUMNS",
+    "SIZES",
     "ecdf",
     "ecdf_before",
     "heatmap",
     "latency_by_model",
+    "latency_by_size",
     "latency_over_time",
     "slowest_calls",
     "thin",
@@ -29,7 +31,11 @@ CALL_COLUMNS = (
     "at", "call_id", "label", "status", "provenance", "attempts", "latency_s", "ttft_s", "total_s", "input_tokens", "output_tokens",
     "cost_usd", "error_type",
 )  # fmt: skip
+SIZES = ("up to 100", "100 to 1k", "1k to 10k", "10k to 100k", "over 100k", "unknown")
+"""Classes of prompts by how many tokens the service counted in them."""
+
 HEAT_ROWS = 30
+_SIZE_EDGES = (100, 1_000, 10_000, 100_000)
 _Z = 1.959964  # of a 95 % interval
 
 
@@ -65,6 +71,43 @@ def _latency_row(model: str, values: pl.DataFrame, ttft: pl.DataFrame | None, sp
     first = None if ttft is None else percentile(ttft, 0.5).value
     tokens = None if speed is None else speed.select(quantile(0.5)).item()
     return (model, p50.n, p50.value, p50.low, p50.high, p95.value, p95.low, p95.high, p99.value, first, tokens, note)
+
+
+def latency_by_size(part: Slice, q: float) -> pl.DataFrame:
+    """Return one row a model and class of prompt length: live calls ``n``, percentiles with intervals in seconds, and why one is missing.
+
+    ``value_s low_s high_s`` are those of the percentile asked for. There are no rows where calls are not counted one by one, for cells know
+    nothing of prompts, nor where all prompts are of one class.
+    """
+    if not part.calls.exact:
+        return pl.DataFrame(schema=_SIZE_SCHEMA)
+    live = part.calls.counts.filter(LIVE, pl.col("latency_s").is_not_null()).with_columns(size=_SIZE).sort("latency_s")
+    if live.filter(pl.col("input_tokens").is_not_null())["size"].n_unique() < 2:
+        return pl.DataFrame(schema=_SIZE_SCHEMA)
+    # These medians all at once: one by one they would take as long as a percentile with its interval.
+    enough = pl.col("ttft_s").count() >= stats.percentile_min_n(0.5)
+    ttft = live.group_by("label", "size").agg(pl.when(enough).then(pl.col("ttft_s").median()))
+    firsts = {(model, size): first_s for model, size, first_s in ttft.iter_rows()}
+    parts = live.select("label", "size", "n", value="latency_s").partition_by("label", "size", as_dict=True)
+    rows = [_size_row(model, size, values, q, firsts[model, size]) for (model, size), values in sorted(parts.items())]
+    return pl.DataFrame(rows, schema=_SIZE_SCHEMA, orient="row")
+
+
+_SIZE_SCHEMA: dict[str, Any] = {
+    "label": pl.String, "size": pl.String, "n": pl.Int64, "p50_s": pl.Float64, "p50_low_s": pl.Float64, "p50_high_s": pl.Float64, "p95_s": pl.Float64,
+    "p95_low_s": pl.Float64, "p95_high_s": pl.Float64, "ttft_p50_s": pl.Float64, "note": pl.String, "value_s": pl.Float64, "low_s": pl.Float64,
+    "high_s": pl.Float64,
+}  # fmt: skip
+
+
+_PASSED = pl.sum_horizontal((pl.col("input_tokens") > edge).cast(pl.Int64) for edge in _SIZE_EDGES)
+_SIZE = pl.when(pl.col("input_tokens").is_null()).then(len(_SIZE_EDGES) + 1).otherwise(_PASSED)  # the number of a class in SIZES
+
+
+def _size_row(model: str, size: int, values: pl.DataFrame, q: float, ttft_s: float | None) -> tuple[Any, ...]:
+    found = {level: percentile(values, level) for level in {0.5, 0.95, q}}
+    note = "; ".join(found[level].note for level in (0.5, 0.95) if found[level].note)
+    return (model, SIZES[size], values.height, *found[0.5][:3], *found[0.95][:3], ttft_s, note, *found[q][:3])
 
 
 def latency_over_time(part: Slice, q: float) -> pl.DataFrame:

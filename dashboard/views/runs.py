@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from dashboard.cells import LIVE
-from dashboard.views.slices import Rows, Slice, percentile, share
+from dashboard.selection import Selection
+from dashboard.views.slices import Rows, Slice, chosen, percentile, share
 from toolkit import stats
 from toolkit.errors import ConfigError
 
-__all__ = ["PAIRED", "Ranked", "answers", "differences", "frontier", "model_points", "ranking", "run_deltas", "run_summary", "verdicts"]
+__all__ = [
+    "PAIRED", "Ranked", "answers", "differences", "frontier", "model_points", "notebook_code", "ranking", "run_deltas", "run_summary", "verdicts",
+]  # fmt: skip
 
 PAIRED = {"latency_s": "latency", "cost_usd": "cost", "output_tokens": "tokens out"}
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
@@ -100,6 +103,33 @@ def _paired(a: Mapping[str, float], b: Mapping[str, float]) -> tuple[float | Non
     numbers = (None if math.isnan(value) else value for value in (test.effect, test.low, test.high, test.p))
     effect, low, high, p = numbers
     return effect, low, high, p, test.n, test.note
+
+
+# In a notebook
+
+
+def notebook_code(selection: Selection, journal: str | None) -> str:
+    """Return the Python that gives the calls of the runs chosen, as far as they pass the filters, and what follows from them.
+
+    ``journal`` is a file, or ``None`` for that of the environment, whose address may hold a password. Whatever comes from the journal
+    stands in it as a literal: a run may be called anything.
+    """
+    filtered = {column: values for column, values in chosen(selection).items() if column != "run_id"}
+    where = f"journal = {journal!r}" if journal else "journal = None  # a server: what TOOLKIT_JOURNAL says, as for the dashboard"
+    lines = [
+        "import pandas as pd",
+        "import toolkit as tk",
+        "",
+        where,
+        f"runs = {list(selection.runs)!r}",
+        "calls = pd.concat([tk.monitor.calls(run=run, journal=journal) for run in runs])",
+        *(f'calls = calls[calls["{column}"].isin({values!r})]' for column, values in filtered.items()),
+        "",
+        'percentiles = tk.monitor.percentiles(["label", "run_id"], q=[0.5, 0.95], frame=calls)',
+        'answers = calls[calls["status"] == "ok"].pivot_table("text", "prompt_id", ["label", "run_id"], aggfunc="last")',
+        "tk.charts.latency_percentiles(percentiles)",
+    ]
+    return "\n".join(lines)
 
 
 # Cost against latency

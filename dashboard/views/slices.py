@@ -13,8 +13,8 @@ from dashboard.selection import Selection, step_for
 from toolkit import stats
 
 __all__ = [
-    "BUCKETS", "POINTS", "Estimate", "Failures", "Rows", "Slice", "bucketed", "by_label", "cut", "edge_cuts", "every_bucket", "filters", "found_models",
-    "percentile", "share", "step_of", "total",
+    "BUCKETS", "POINTS", "Estimate", "Failures", "Rows", "Slice", "bucketed", "by_label", "chosen", "cut", "edge_cuts", "every_bucket", "filters",
+    "found_models", "percentile", "share", "step_of", "total",
 ]  # fmt: skip
 
 BUCKETS = 96
@@ -76,14 +76,19 @@ def _inside(selection: Selection) -> pl.Expr:
 
 def filters(selection: Selection) -> list[pl.Expr]:
     """Return what a call must pass, its time apart."""
-    chosen = {
+    return [pl.col(column).is_in(values) for column, values in chosen(selection).items()]
+
+
+def chosen(selection: Selection) -> dict[str, list[str]]:
+    """Return the columns that are filtered by, and the values that pass."""
+    columns = {
         "provider": selection.providers,
         "label": selection.models,
         "run_id": selection.runs,
         "provenance": selection.provenances,
         "status": selection.statuses,
     }
-    return [pl.col(column).is_in(list(values)) for column, values in chosen.items() if values]
+    return {column: list(values) for column, values in columns.items() if values}
 
 
 # Estimates
