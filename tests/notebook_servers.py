@@ -1,11 +1,14 @@
 """Programs that serve notebooks, each in a process and a folder of its own, and what the notebooks of their tests import."""
 
+import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import nbformat
 
@@ -45,7 +48,7 @@ class NotebookServer:
         self.environment = kept | {name: str(value) for name, value in own.items()}
 
     def start(self, *command: str, ready: str) -> str:
-        """Start the program; returns what ``ready`` finds in a line of its log."""
+        """Start the program and wait until it listens; returns its address, which ``ready`` finds in a line of its log."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", *command], cwd=self.folder, env=self.environment, stderr=subprocess.PIPE, text=True
         )
@@ -56,6 +59,9 @@ class NotebookServer:
         # Nobody reads the rest, and a server whose pipe is full stands still.
         self.drain = threading.Thread(target=self.process.stderr.read, daemon=True)
         self.drain.start()
+        while not listens(found[1]):  # Jupyter's servers say where before they do
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                raise AssertionError(f"{command[0]} ended with {self.process.wait(timeout=0.01)}")
         return found[1]
 
     def write(self, name: str, *cells: str) -> Path:
@@ -70,3 +76,10 @@ class NotebookServer:
         self.process.wait(timeout=20)
         self.drain.join()
         self.process.stderr.close()
+
+
+def listens(url: str) -> bool:
+    place = urlsplit(url)
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection((place.hostname, place.port)):
+        return True
+    return False
