@@ -50,7 +50,7 @@ lock: $(BIN)/uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
 	$(PYTHON) scripts/write_environment.py
 
-# Servers to test against that come from npm; without it their tests are skipped, which CI forbids.
+# Servers and a front end to test against that come from npm; without it their tests are skipped, which CI forbids.
 $(VENV)/.npm: tests/foreign/package-lock.json | $(VENV)/.test
 	@if command -v npm >/dev/null; then \
 		mkdir -p $(VENV)/npm && cp tests/foreign/package.json tests/foreign/package-lock.json $(VENV)/npm/ && \
