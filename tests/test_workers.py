@@ -286,8 +286,19 @@ def test_what_a_failing_call_left_comes_home_as_rows(two_workers, tmp_path):
     assert len(tk.monitor.errors(journal=str(tmp_path / "refused.sqlite"))) == len(result)
 
 
-def test_a_stop_begins_no_further_batch(two_workers, server, tmp_path):
-    result = compared(client_of(server, tmp_path, "stopped"), progress=lambda run: run.done and run.stop())
+def test_a_stop_begins_no_further_batch(two_workers, tmp_path):
+    quick, gate = iter(range(6)), Gate()
+
+    def stop(run):
+        if run.done:
+            run.stop()
+            gate.opened.set()
+
+    def fault(_request, good):
+        return dataclasses.replace(good, before=() if next(quick, None) is not None else (gate,))
+
+    with ChatService(fault=fault).serve() as server:
+        result = compared(client_of(server, tmp_path, "stopped"), progress=stop)
     assert result.stopped and 0 < len(result) < 2 * len(PROMPTS)
 
 
