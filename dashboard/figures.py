@@ -297,15 +297,17 @@ def cost_by_day(table: pl.DataFrame, models: Sequence[str], budget_a_day: float 
 
 
 def cost_against_latency(table: pl.DataFrame, models: Sequence[str]) -> Figure:
-    """Cost against p95 latency, a point a model; the line joins those that no other beats in both."""
+    """Cost against p95 latency, a point a model; a line joins those that no other beats in both, each in a ring."""
     figure = _figure("dollars per 1,000 calls", height=360)
     best = table.filter(pl.col("best")).sort("p95_s")
     figure.add_scatter(
         x=best["p95_s"] * 1e3,
         y=best["usd_per_1k_calls"],
-        mode="lines",
+        mode="lines+markers",
         name="no other is cheaper and faster",
         line={"color": GREY, "dash": "dash", "shape": "hv", "width": 1.5},
+        marker={"symbol": "circle-open", "size": 20, "color": GREY, "line": {"width": 1.5}},
+        cliponaxis=False,
         hoverinfo="skip",
     )
     symbols = (*charts.SYMBOLS, "cross")

@@ -41,7 +41,7 @@ STYLE = (  # !important where a notebook's own style sheet says otherwise
     ".tk table{border-collapse:collapse;margin:.4em 0}"
     ".tk th,.tk td{text-align:left!important;vertical-align:top!important;padding:.25em .8em;border-bottom:1px solid #8884;"
     "white-space:pre-wrap!important;overflow-wrap:break-word;max-width:34em}"
-    ".tk th{font-weight:600}.tk td.n,.tk td.bar{white-space:nowrap!important}"
+    ".tk th{font-weight:600}.tk td.n,.tk td.name,.tk td.bar{white-space:nowrap!important}"
     ".tk .n{text-align:right!important;font-variant-numeric:tabular-nums}"
     ".tk progress{width:6em;height:.8em;vertical-align:middle;accent-color:#0072B2}"
     ".tk .voice{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}"
@@ -49,6 +49,7 @@ STYLE = (  # !important where a notebook's own style sheet says otherwise
 )
 CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
 FIGURE = re.compile(r"[–−$-]?[\d.,]+(e[+-]\d+)?( (s|ms|µs|%|/s|[kMGT]?B))?|–")
+NAME = re.compile(r"\S{1,40}")  # not broken at its hyphens
 NUMBER = '<td class="n">'
 DASH = "–"
 SCALE_PX = 120
@@ -197,7 +198,9 @@ def html_cell(cell: object) -> str:
     if isinstance(cell, Markup):
         return f'<td class="bar">{cell}</td>'
     number = isinstance(cell, int | float) or (isinstance(cell, str) and FIGURE.fullmatch(cell))
-    return f"{NUMBER}{escape(cell)}</td>" if number else f"<td>{escape(cell)}</td>"
+    if number:
+        return f"{NUMBER}{escape(cell)}</td>"
+    return f'<td class="name">{escape(cell)}</td>' if NAME.fullmatch(str(cell)) else f"<td>{escape(cell)}</td>"
 
 
 def seconds(value: float | None) -> str:

@@ -108,7 +108,7 @@ def pareto() -> None:
         "pareto",
         f"Cost per 1,000 calls against p95 latency. Not beaten in both: {best}",
     )
-    st.caption("Live calls in the window. A model on the line is beaten in both numbers by none.")
+    st.caption("Live calls in the window. A model in a ring is beaten in both numbers by none.")
 
 
 def pairs(run: str) -> None:
