@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 from . import report
-from .measure import Effort, Place, environment, measured
+from .measure import Effort, Place, Result, environment, measured
 from .server import running
 
 QUESTIONS = (
@@ -43,22 +46,34 @@ def arguments() -> argparse.Namespace:
     return chosen
 
 
-def main() -> None:
+def answers(name: str, place: Place, effort: Effort) -> Iterator[Result]:
+    """Measure a question's tables, each printed as soon as it is there."""
+    for table in import_module(f"{__package__}.{name}").tables():
+        result = measured(table, place, effort)
+        print(report.section(result), end="\n\n", flush=True)
+        yield result
+
+
+def main() -> int:
     chosen = arguments()
     effort = Effort(rounds=3, round_s=0.05) if chosen.quick else Effort()
-    started, results = time.monotonic(), []
+    started, results, broken = time.monotonic(), list[Result](), list[str]()
     with tempfile.TemporaryDirectory() as folder, environment(quiet(folder)), running() as url:
         for name in chosen.names or QUESTIONS:
-            question = import_module(f"{__package__}.{name}")
-            for table in question.tables():
-                results.append(measured(table, Place(url, folder), effort))
-                print(report.section(results[-1]), end="\n\n", flush=True)
+            try:
+                for result in answers(name, Place(url, folder), effort):
+                    results.append(result)
+            except Exception:  # what the other questions found is kept
+                traceback.print_exc()
+                broken.append(name)
     print(f"measured in {time.monotonic() - started:.0f} s")
+    note = " ".join([chosen.note, *(f"Not measured to its end, for it broke: {name}." for name in broken)]).strip()
     out = chosen.out or (None if chosen.names or chosen.quick else PAGE)
     if out is not None:
-        report.write_page(out, results, effort, chosen.note)
+        report.write_page(out, results, effort, note)
         print(f"written to {out}")
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

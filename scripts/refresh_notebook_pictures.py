@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
 from refresh_screenshots import IMAGES, compress  # noqa: E402
 
-from browsers import PATIENCE_MS, chromium  # noqa: E402 - found only now
+from browsers import chromium_page  # noqa: E402 - found only now
 from test_jupyter_browser import Lab, open_notebook, run  # noqa: E402
 
 # Services that no machine has on which pictures are made: their words and times are the script's.
@@ -57,9 +57,7 @@ def main() -> None:
         lab = Lab(Path(folder))
         try:
             lab.write("pictures.ipynb", *CELLS.values())
-            with chromium() as browser:
-                page = browser.new_page(viewport={"width": 1120, "height": 1400}, reduced_motion="reduce")
-                page.set_default_timeout(PATIENCE_MS)
+            with chromium_page(width=1120, height=1400) as page:
                 open_notebook(page, lab, "pictures.ipynb")
                 take_all(page)
         finally:

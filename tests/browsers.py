@@ -24,6 +24,15 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
+def chromium_page(*, width: int = 1500, height: int = 1100) -> Iterator[Page]:
+    """A page in a browser of its own, without animations."""
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": width, "height": height}, reduced_motion="reduce")
+        page.set_default_timeout(PATIENCE_MS)
+        yield page
+
+
+@contextmanager
 def watched(page: Page, home: str, *, known: str = "(?!)") -> Iterator[None]:
     """Whatever the browser complains of, or asks another machine than ``home`` for, fails the test, save what is ``known``."""
     complaints, strangers = [], []

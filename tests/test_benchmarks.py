@@ -3,14 +3,16 @@
 import contextlib
 import dataclasses
 import re
+import sys
 import time
+import types
 from importlib import import_module
 from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks import chart, report
-from benchmarks.__main__ import QUESTIONS, quiet
+from benchmarks.__main__ import QUESTIONS, main, quiet
 from benchmarks.grid import ideal_s
 from benchmarks.measure import Apart, Column, Contestant, Effort, Goal, Here, Place, Reading, Result, Table, environment, measured
 from benchmarks.pages import figures
@@ -180,6 +182,18 @@ def test_the_page_names_machine_versions_and_what_was_missed_and_its_charts_repl
     assert "0 of 1 figures are met. Not met: busy or not." in page
     assert report.processor() in page
     assert sorted(tmp_path.glob("images/benchmarks/*")) == [tmp_path / image for image in re.findall(r"\]\((images/.*?)\)", page)]
+
+
+def test_a_question_that_breaks_leaves_what_the_others_found(tmp_path, monkeypatch, capfd):
+    broken = types.SimpleNamespace(tables=lambda: [*import_module("benchmarks.percentiles").tables(values=100)[:1], None])
+    monkeypatch.setitem(sys.modules, "benchmarks.width", broken)
+    monkeypatch.setitem(sys.modules, "benchmarks.journal", types.SimpleNamespace(tables=lambda: [table_of(busy, sleepy)]))
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--quick", "--out", str(tmp_path / "page.md"), "width", "journal"])
+    assert main() == 1
+    page = (tmp_path / "page.md").read_text()
+    assert "Not measured to its end, for it broke: width." in page
+    assert "percentiles" in page and "sleepy" in page
+    assert "AttributeError" in capfd.readouterr().err
 
 
 def growing(name, at, series=""):

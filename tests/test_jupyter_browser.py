@@ -11,7 +11,7 @@ import pytest
 from nbconvert import HTMLExporter
 from playwright.sync_api import Page, expect
 
-from browsers import PATIENCE_MS, chromium, watched
+from browsers import chromium_page, watched
 from notebook_servers import NAMES, ROOT, NotebookServer
 
 pytestmark = pytest.mark.browser
@@ -88,10 +88,8 @@ def lab(tmp_path_factory):
 @pytest.fixture(scope="module")
 def window():
     """One window for all tests: what a browser learns about JupyterLab's megabytes of script is learnt once."""
-    with chromium() as browser:
-        page = browser.new_page(viewport={"width": 1500, "height": 1100}, reduced_motion="reduce")
+    with chromium_page() as page:
         page.add_init_script(BUSY)
-        page.set_default_timeout(PATIENCE_MS)
         yield page
 
 

@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 
 import httpx
 import pytest
@@ -128,6 +129,7 @@ class Narrow(ChatService):
     def __init__(self):
         super().__init__()
         self.now, self.refused, self.lock = 0, 0, threading.Lock()
+        self.crowd = threading.Event()  # until it has come the first calls stay, however slowly the machine begins the next
         self.fault = self.admit
 
     def admit(self, _request, good):
@@ -135,7 +137,10 @@ class Narrow(ChatService):
             self.now += 1
             crowded = self.now > 3
             self.refused += crowded
-        threading.Event().wait(0.01)
+        if crowded:
+            self.crowd.set()
+        self.crowd.wait(30)
+        time.sleep(0.01)
         with self.lock:
             self.now -= 1
         return json_answer({"error": {"message": "slow down"}}, 429) if crowded else good

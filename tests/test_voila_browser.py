@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from browsers import PATIENCE_MS, chromium, watched
+from browsers import chromium_page, watched
 from notebook_servers import NAMES, NotebookServer
 
 pytestmark = pytest.mark.browser
@@ -37,10 +37,8 @@ def voila(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def window():
-    with chromium() as browser:
-        page = browser.new_page(viewport={"width": 1500, "height": 1100}, reduced_motion="reduce")
+    with chromium_page() as page:
         page.route(re.compile(ICONS), lambda route: route.fulfill(body="", content_type="text/css"))
-        page.set_default_timeout(PATIENCE_MS)
         yield page
 
 

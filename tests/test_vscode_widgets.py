@@ -10,7 +10,7 @@ import pytest
 from jupyter_core.paths import ENV_JUPYTER_PATH
 from playwright.sync_api import Page, expect
 
-from browsers import PATIENCE_MS, chromium, watched
+from browsers import chromium_page, watched
 from notebook_servers import NAMES, NotebookServer
 from servers.foreign import FOREIGN
 
@@ -54,9 +54,7 @@ def host(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def window():
-    with chromium() as browser:
-        page = browser.new_page(viewport={"width": 1500, "height": 1100}, reduced_motion="reduce")
-        page.set_default_timeout(PATIENCE_MS)
+    with chromium_page() as page:
         yield page
 
 
