@@ -38,6 +38,7 @@ __all__ = [
     "of_rows",
     "plain_kinds",
     "quantile",
+    "with_clusters",
 ]
 
 SCHEMA: dict[str, Any] = {  # values are polars data types, classes and instances alike
@@ -119,7 +120,7 @@ class Calls:
         return int(self.counts["n"].sum())
 
     def values(self, measure: str) -> pl.DataFrame:
-        """Return ``at``, dimensions, ``value`` and ``n`` of a measure, smallest value first."""
+        """Return ``at``, dimensions, ``value`` and ``n`` of a measure, smallest value first; where rows are calls perhaps ``cluster``."""
         if measure not in self._values:
             self._values[measure] = self.read(measure)
         return self._values[measure]
@@ -127,7 +128,7 @@ class Calls:
     def levels(self, measure: str) -> pl.DataFrame:
         """Return ``label``, ``value`` and ``n`` of a measure, smallest value first: a row a call, or a row for each model and class of values."""
         if measure not in self._levels:
-            values = self.values(measure).select("label", "value", "n")
+            values = self.values(measure).select("label", "value", "n", pl.col("^cluster$"))
             self._levels[measure] = values if self.exact else values.group_by("label", "value").agg(pl.col("n").sum()).sort("value")
         return self._levels[measure]
 
@@ -139,16 +140,28 @@ class Calls:
 
 
 def of_rows(rows: pl.DataFrame) -> Calls:
-    """Return calls that each keep a row of their own."""
+    """Return calls that each keep a row of their own; measures have the column ``cluster`` too, if any: see ``with_clusters``."""
     known = [pl.col(column).is_not_null().cast(pl.UInt32).alias(f"{column}_known") for column in SUMS]
     one = pl.lit(1, dtype=pl.UInt32).alias("n")
     counts = rows.with_columns(one, pl.col("at").alias("first_s"), pl.col("at").alias("last_s"), *known)
 
     def read(measure: str) -> pl.DataFrame:
         measured = counts.filter(MEASURES[measure], pl.col(measure).is_not_null())
-        return measured.select("at", *_KEPT, pl.col(measure).alias("value"), "n").sort("value")
+        kept = with_clusters(measured).select("at", *_KEPT, pl.col(measure).alias("value"), "n", pl.col("^cluster$"))
+        return kept.sort("value")
 
     return Calls(counts, exact=True, read=read)
+
+
+def with_clusters(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return calls with the column ``cluster``, alike for those that asked the same prompt in the same run; without it where no two did.
+
+    Answers to one prompt resemble each other: to count them as independent makes an interval too narrow.
+    """
+    alone = pl.any_horizontal(pl.col("run_id", "prompt_id").is_null())
+    asked = pl.struct("run_id", "prompt_id").hash()
+    found = rows.with_columns(cluster=pl.when(alone).then(pl.int_range(pl.len(), dtype=pl.UInt64)).otherwise(asked))
+    return rows if found["cluster"].n_unique() == rows.height else found
 
 
 def build(rows: pl.DataFrame, grain_s: float) -> Cells:

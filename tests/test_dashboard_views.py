@@ -231,6 +231,62 @@ def test_lines_leave_out_buckets_with_too_few_calls_for_the_percentile():
     assert line["end_s"][0] > 5400.0
 
 
+PROMPTS, TIMES = 12, 30
+SECONDS = [prompt + time / 100 for time in range(TIMES) for prompt in range(1, PROMPTS + 1)]
+BY_PROMPT = stats.percentile_interval(SECONDS, 0.5, clusters=[int(value) for value in SECONDS])
+BY_CALL = stats.percentile_interval(SECONDS, 0.5)
+
+
+def again_and_again(at=3600.0, run_id="one", longer=1.0):
+    """Live calls of a run that asks 12 prompts 30 times each; prompt k takes about k seconds."""
+    return [live_call(at, A, latency_s=value * longer, run_id=run_id, prompt_id=f"p{int(value)}") for value in SECONDS]
+
+
+def without_prompts(calls):
+    return [call._replace(prompt_id=None) for call in calls]
+
+
+def test_intervals_count_prompts_where_a_run_asked_them_again_and_again():
+    table = views.latency_by_model(part(*again_and_again()))
+    assert table.select("p50_low_s", "p50_high_s").row(0) == (BY_PROMPT.low, BY_PROMPT.high)
+    assert table["note"][0] == "; ".join(f"p{q}: upper bound not estimable at n=360 of 12 prompts" for q in (95, 99))
+    (by_run,) = views.run_summary(single(*again_and_again())).iter_rows(named=True)
+    assert (by_run["p95_high_s"], by_run["note"]) == (None, "p95: upper bound not estimable at n=360 of 12 prompts")
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [[call._replace(run_id=f"run-{k}") for k, call in enumerate(again_and_again())], without_prompts(again_and_again())],
+    ids=["each in a run of its own", "of no comparison"],
+)
+def test_calls_that_asked_nothing_twice_are_counted_by_themselves(calls):
+    table = views.latency_by_model(part(*calls))
+    assert table.select("p50_low_s", "p50_high_s").row(0) == (BY_CALL.low, BY_CALL.high)
+    assert BY_CALL.high - BY_CALL.low < (BY_PROMPT.high - BY_PROMPT.low) / 3
+
+
+def test_bands_over_time_count_prompts_too():
+    def band(calls):
+        return views.latency_over_time(part(*calls), 0.5).select("n", "low_s", "high_s").row(0)
+
+    def next_to(value):
+        """The values up to one rank away, for the band knows its ranks by the normal approximation."""
+        place = sorted(SECONDS).index(value)
+        return sorted(SECONDS)[place - 1 : place + 2]
+
+    for calls, interval in ((again_and_again(), BY_PROMPT), (without_prompts(again_and_again()), BY_CALL)):
+        n, low, high = band(calls)
+        assert n == 360
+        assert low in next_to(interval.low) and high in next_to(interval.high)
+    assert band(call._replace(prompt_id="p1") for call in again_and_again()) == (360, None, None)
+
+
+def test_what_few_prompts_show_again_and_again_is_no_change():
+    calls = [*again_and_again(at=100.0), *again_and_again(at=4000.0, run_id="two", longer=1.3)]
+    assert "moved beyond chance" in views.biggest_change(part(*calls))
+    assert f"The p95 latency of {A} rose" in views.biggest_change(part(*without_prompts(calls)))
+
+
 def test_the_table_by_model_is_slowest_first_with_intervals_or_reasons():
     table = views.latency_by_model(part(*live(A, 100), *live(B, 5, start=5000.0)))
     assert table["label"].to_list() == [A, B]
@@ -556,6 +612,7 @@ def test_cells_count_and_sum_what_rows_count_and_sum(many):
 
 
 def test_percentiles_of_cells_are_at_most_two_percent_off_with_their_intervals(many):
+    many = [call._replace(prompt_id=None) for call in many]  # cells know nothing of prompts
     here, there = views.latency_by_model(part(*many)).sort("label"), views.latency_by_model(cells(*many)).sort("label")
     assert here.select("label", "n").equals(there.select("label", "n"))
     for column in ("p50_s", "p50_low_s", "p50_high_s", "p95_s", "p95_low_s", "p95_high_s", "p99_s", "ttft_p50_s", "tokens_per_s"):

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dashboard.cells import LIVE, quantile
+from dashboard.cells import LIVE, quantile, with_clusters
 from dashboard.views.slices import BUCKETS, POINTS, Rows, Slice, bucketed, by_label, percentile, step_of
 from toolkit import stats
+from toolkit.stats.checks import t_quantile
 
 __all__ = [
     "CALL_COLUMNS",
@@ -81,14 +82,14 @@ def latency_by_size(part: Slice, q: float) -> pl.DataFrame:
     """
     if not part.calls.exact:
         return pl.DataFrame(schema=_SIZE_SCHEMA)
-    live = part.calls.counts.filter(LIVE, pl.col("latency_s").is_not_null()).with_columns(size=_SIZE).sort("latency_s")
+    live = with_clusters(part.calls.counts.filter(LIVE, pl.col("latency_s").is_not_null())).with_columns(size=_SIZE).sort("latency_s")
     if live.filter(pl.col("input_tokens").is_not_null())["size"].n_unique() < 2:
         return pl.DataFrame(schema=_SIZE_SCHEMA)
     # These medians all at once: one by one they would take as long as a percentile with its interval.
     enough = pl.col("ttft_s").count() >= stats.percentile_min_n(0.5)
     ttft = live.group_by("label", "size").agg(pl.when(enough).then(pl.col("ttft_s").median()))
     firsts = {(model, size): first_s for model, size, first_s in ttft.iter_rows()}
-    parts = live.select("label", "size", "n", value="latency_s").partition_by("label", "size", as_dict=True)
+    parts = live.select("label", "size", "n", pl.col("^cluster$"), value="latency_s").partition_by("label", "size", as_dict=True)
     rows = [_size_row(model, size, values, q, firsts[model, size]) for (model, size), values in sorted(parts.items())]
     return pl.DataFrame(rows, schema=_SIZE_SCHEMA, orient="row")
 
@@ -114,19 +115,19 @@ def latency_over_time(part: Slice, q: float) -> pl.DataFrame:
     """Return ``label start_s end_s n value_s low_s high_s`` of one percentile, leaving out buckets with too few live calls to have it.
 
     The step grows until the middle model's buckets hold enough calls. The interval's ends are values whose ranks lie as far out as the
-    normal approximation of the binomial says; an end beyond the values is missing.
+    normal approximation of the binomial says, and no less than the prompts say where several calls asked the same; an end beyond the values
+    is missing.
     """
     live, enough = part.calls.values("latency_s"), stats.percentile_min_n(q)
     per_model = live.group_by("label").agg(pl.col("n").sum())["n"]
     points = int(min(BUCKETS, POINTS // max(1, len(per_model)), max(4, float(per_model.median() or 0) / enough / 2)))  # type: ignore[arg-type]
     step_s = step_of(part, points)
     n = pl.col("n").sum().cast(pl.Float64)
-    reach = _Z * (n * q * (1 - q)).sqrt()
+    reach = pl.max_horizontal(_Z * (n * q * (1 - q)).sqrt(), pl.col("reach").first())
     low, high = (n * q - reach).floor(), (n * q + reach).ceil() + 1
     upto = pl.col("n").cum_sum()
     return (
-        bucketed(part, live, step_s)
-        .filter(~pl.col("partial"))
+        _with_reach(bucketed(part, live, step_s).filter(~pl.col("partial")), q)
         .group_by("label", "start_s")
         .agg(
             pl.col("n").sum(),
@@ -139,6 +140,28 @@ def latency_over_time(part: Slice, q: float) -> pl.DataFrame:
         .select("label", "start_s", "end_s", "n", "value_s", "low_s", "high_s")
         .sort("label", "start_s")
     )
+
+
+def _with_reach(live: pl.DataFrame, q: float) -> pl.DataFrame:
+    """Add ``reach``: how many ranks to both sides of a bucket's percentile its interval goes for the prompts' sake; 0 where each is asked once."""
+    bucket = ("label", "start_s")
+    if "cluster" not in live.columns:
+        return live.with_columns(reach=0.0)
+    below = (pl.col("value") <= quantile(q).over(bucket)).cast(pl.Float64)
+    prompts = (
+        live.with_columns(off=below)
+        .with_columns(pl.col("off") - pl.col("off").mean().over(bucket))
+        .group_by(*bucket, "cluster")
+        .agg(pl.col("off").sum(), pl.len().alias("calls"))
+        .group_by(bucket)
+        .agg(pl.len().alias("prompts"), pl.col("calls").sum(), (pl.col("off") ** 2).sum().alias("squares"))
+    )
+    g = pl.col("prompts")
+    # As stats.percentile_interval has it, but that one prompt alone bounds nothing.
+    t = {number: t_quantile(0.95, number - 1) if number > 1 else math.inf for number in prompts["prompts"].unique()}
+    wide = g.replace_strict(t, return_dtype=pl.Float64) * (g / (g - 1) * pl.col("squares")).sqrt()
+    reach = pl.when(g == pl.col("calls")).then(0.0).when(g < 2).then(math.inf).otherwise(wide)
+    return live.join(prompts.select(*bucket, reach=reach), on=bucket, how="left", maintain_order="left")
 
 
 def ecdf(part: Slice) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from dashboard.cells import LIVE
+from dashboard.cells import LIVE, with_clusters
 from dashboard.selection import Selection
 from dashboard.views.slices import Rows, Slice, chosen, percentile, share
 from toolkit import stats
@@ -44,7 +44,8 @@ _RUN_SCHEMA: dict[str, Any] = {
 
 def _run_row(run: str, model: str, calls: pl.DataFrame) -> tuple[Any, ...]:
     live = calls.filter(LIVE)
-    latency = live.drop_nulls("latency_s").select(value="latency_s", n=pl.lit(1, dtype=pl.UInt32)).sort("value")
+    measured = with_clusters(live.drop_nulls("latency_s"))
+    latency = measured.select(pl.col("^cluster$"), value="latency_s", n=pl.lit(1, dtype=pl.UInt32)).sort("value")
     p50, p95 = percentile(latency, 0.5), percentile(latency, 0.95)
     ended, failed = calls.filter(pl.col("status").is_in(["ok", "error"])).height, calls.filter(pl.col("status") == "error").height
     price = live["cost_usd"].mean()

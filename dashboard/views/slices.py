@@ -95,23 +95,34 @@ def chosen(selection: Selection) -> dict[str, list[str]]:
 
 
 def percentile(values: pl.DataFrame, q: float) -> Estimate:
-    """Return a percentile of ``value`` weighed by ``n``, with its interval.
+    """Return a percentile of ``value`` weighed by ``n``, with its interval, which counts prompts where ``cluster`` says who asked the same.
 
     ``note`` says why the value, or a bound of it, can't be had from so few values.
     """
     n, need = int(values["n"].sum()), stats.percentile_min_n(q)
     if n < need:
         return Estimate(None, None, None, n, f"p{100 * q:g} needs {need} live calls, has {n}")
-    low_rank, high_rank = stats.percentile_ranks(n, q)
+    value = values.select(quantile(q)).item()
+    sums = _cluster_sums(values, value)
+    low_rank, high_rank = stats.percentile_ranks(n, q, cluster_sums=sums)
     upto = pl.col("n").cum_sum()
-    value, low, high = values.select(
-        value=quantile(q),
+    low, high = values.select(
         low=pl.col("value").filter(upto >= max(low_rank, 1)).first(),
         high=pl.col("value").filter(upto >= max(high_rank, 1)).first(),
     ).row(0)
     side = "" if low_rank == high_rank == 0 else "upper bound " if low_rank else "lower bound "
-    note = "" if low_rank and high_rank else f"p{100 * q:g}: {side}not estimable at n={n}"
+    of = "" if sums is None else f" of {len(sums)} prompts"
+    note = "" if low_rank and high_rank else f"p{100 * q:g}: {side}not estimable at n={n}{of}"
     return Estimate(value, low if low_rank else None, high if high_rank else None, n, note)
+
+
+def _cluster_sums(values: pl.DataFrame, level: float) -> pl.Series | None:
+    """Return what ``stats.percentile_ranks`` wants to know of clusters; ``None`` where each is a single value."""
+    if "cluster" not in values.columns:
+        return None
+    below = (pl.col("value") <= level).cast(pl.Float64)
+    sums = values.select("cluster", off=below - below.mean()).group_by("cluster").agg(pl.col("off").sum())["off"]
+    return sums if len(sums) < values.height else None
 
 
 def share(k: int, n: int) -> Estimate:

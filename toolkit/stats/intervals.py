@@ -152,10 +152,8 @@ def percentile_interval(x: ArrayLike, q: float, confidence: float = 0.95, cluste
     values, n = np.sort(unsorted), int(unsorted.size)
     low_rank, high_rank = alone = percentile_ranks(n, q, confidence)
     if clusters is not None and n:
-        off = mean_interval(unsorted <= percentile(unsorted, q), confidence, clusters)
-        reach = math.inf if math.isnan(off.high) else n * (off.high - off.low) / 2
-        low_rank = _rank(min(low_rank, n * q - reach), n)
-        high_rank = _rank(max(high_rank, math.ceil(n * q + reach)), n) if high_rank and reach < math.inf else 0
+        sums = _cluster_sums((unsorted <= percentile(unsorted, q)).astype(float), clusters)
+        low_rank, high_rank = percentile_ranks(n, q, confidence, sums)
     what = f"n={n}"
     if clusters is not None and (bool(low_rank), bool(high_rank)) != (bool(alone[0]), bool(alone[1])):
         what += f" in {np.unique(np.asarray(clusters).astype(str)).size} clusters"
@@ -173,10 +171,20 @@ def _rank(place: float, n: int) -> int:
     return math.floor(place) if 1 <= place <= n else 0
 
 
-def percentile_ranks(n: int, q: float, confidence: float = 0.95) -> tuple[int, int]:
+def percentile_ranks(n: int, q: float, confidence: float = 0.95, cluster_sums: ArrayLike | None = None) -> tuple[int, int]:
     """Return the ranks (from 1, the smallest value) that bound a percentile of ``n`` values; 0 for a side that can't be bounded.
 
     They are those of ``percentile_interval``, for values that are known only by how many lie in each bucket of a histogram.
+
+    Parameters
+    ----------
+    n : int
+        How many values there are.
+    q, confidence : float
+        Between 0 and 1, both excluded.
+    cluster_sums : array of float, optional
+        Where values belong together, such as the repeats of a prompt: for each cluster, how many of its values are at most the percentile,
+        less how many would be if each cluster had the same share of them.
 
     Raises
     ------
@@ -190,7 +198,13 @@ def percentile_ranks(n: int, q: float, confidence: float = 0.95) -> tuple[int, i
     """
     check_open_unit(q, "q")
     check_open_unit(confidence, "confidence")
-    return _order_statistics(n, q, confidence)
+    low_rank, high_rank = _order_statistics(n, q, confidence)
+    if cluster_sums is None:
+        return low_rank, high_rank
+    reach = n * _cluster_half(numbers(cluster_sums, "cluster_sums"), n, confidence)
+    if reach == math.inf:
+        return 0, 0
+    return _rank(min(low_rank, n * q - reach), n), _rank(max(high_rank, math.ceil(n * q + reach)), n) if high_rank else 0
 
 
 @functools.lru_cache(maxsize=1024)
@@ -284,22 +298,34 @@ def mean_interval(x: ArrayLike, confidence: float = 0.95, clusters: ArrayLike | 
     >>> round(interval.low, 3), round(interval.high, 3)
     (2.516, 7.484)
     """
-    import numpy as np
-
     values = numbers(x, "x")
     check_open_unit(confidence, "confidence")
     n = int(values.size)
-    groups = np.arange(n) if clusters is None else np.unique(np.asarray(clusters).astype(str), return_inverse=True)[1]
-    if groups.size != n:
-        raise ConfigError(f"clusters names the group of each value: {n} values, {groups.size} groups named")
-    g = int(groups.max()) + 1 if n else 0
-    if g < 2:
-        what = f"n={n}" if clusters is None else f"{g} cluster"
+    sums = _cluster_sums(values, clusters)
+    if sums.size < 2:
+        what = f"n={n}" if clusters is None else f"{sums.size} cluster"
         return Interval(low=math.nan, high=math.nan, confidence=confidence, n=n, note=f"not estimable at {what}")
-    mean = float(values.mean())
-    sums = np.bincount(groups, weights=values - mean)
-    half = t_quantile(confidence, g - 1) * math.sqrt(g / (g - 1) * float(sums @ sums)) / n
+    mean, half = float(values.mean()), _cluster_half(sums, n, confidence)
     return Interval(low=mean - half, high=mean + half, confidence=confidence, n=n)
+
+
+def _cluster_sums(values: Floats, clusters: ArrayLike | None) -> Floats:
+    """Of each cluster, the sum of how far its values lie from the mean of all; without clusters each value is one."""
+    import numpy as np
+
+    off = values - values.mean() if values.size else values
+    if clusters is None:
+        return off
+    groups = np.unique(np.asarray(clusters).astype(str), return_inverse=True)[1]
+    if groups.size != values.size:
+        raise ConfigError(f"clusters names the group of each value: {values.size} values, {groups.size} groups named")
+    return np.bincount(groups, weights=off).astype(float)
+
+
+def _cluster_half(sums: Floats, n: int, confidence: float) -> float:
+    """Half the width of a mean's interval, by ``_cluster_sums``; infinite for less than two clusters."""
+    g = sums.size
+    return t_quantile(confidence, g - 1) * math.sqrt(g / (g - 1) * float(sums @ sums)) / n if g > 1 else math.inf
 
 
 def wilson_interval(k: int, n: int, confidence: float = 0.95) -> Interval:
