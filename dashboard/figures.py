@@ -9,11 +9,9 @@ browsers allow only a few such charts. Names are escaped, because Plotly reads s
 from __future__ import annotations
 
 import html
-import textwrap
-import unicodedata
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from datetime import UTC
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -30,11 +28,14 @@ __all__ = [
     "cache_sources",
     "cost_against_latency",
     "cost_by_day",
+    "cut",
     "ecdf",
     "errors",
+    "escape",
     "heatmap",
     "hit_share",
     "hits_against_misses",
+    "over_time",
     "percentile_lines",
     "prompt_sizes",
     "series",
@@ -42,7 +43,6 @@ __all__ = [
     "timing",
     "traffic",
     "with_local_time",
-    "with_marks",
     "with_room_for_legend",
 ]
 
@@ -52,14 +52,7 @@ DASHES = (*charts.DASHES, "longdash")  # five, so that with seven colours 35 mod
 HEAT = [[0.0, "rgba(31,138,204,0.08)"], [1.0, "rgba(31,138,204,1)"]]  # from next to nothing on, on a light ground and on a dark one
 HEIGHT = 300
 NAME_CHARS = 36
-MARK_GREY = "#808080"  # as well seen on the light ground as on the dark one
-MARK_CHARS, MARK_CHAR_PX = 20, 5.4
-MARK_ROWS, MARK_ROW_PX = 3, 16
-PLOT_PX = 220  # of a chart on a phone; on a wider screen labels stand further apart
 MOST_BANDS = 4
-
-
-_Marks = tuple[tuple[float, str], ...]  # when and what
 
 
 def percentile_lines(table: pl.DataFrame, name: str, models: Sequence[str], limits: Sequence[tuple[str, float]] = ()) -> Figure:
@@ -348,106 +341,6 @@ def abilities(models: Sequence[tuple[str, float, float, float]]) -> Figure:
     return figure
 
 
-def with_marks(figure: Figure, marks: Sequence[tuple[float, str]]) -> Figure:
-    """Draw a line at each marked moment and, in rows above the chart, what happened then; marks too near for that share a label."""
-    for at_s, _ in marks:
-        at = _moment(at_s)
-        figure.add_shape(type="line", x0=at, x1=at, y0=0, y1=1, yref="paper", line={"color": MARK_GREY, "dash": "dot", "width": 1.5})
-    labels = _mark_labels(marks, _ends(figure, marks))
-    for label in labels:
-        figure.add_annotation(
-            x=_moment(label.at_s),
-            y=1,
-            yref="paper",
-            yshift=MARK_ROW_PX * label.row,
-            xanchor=label.anchor,
-            yanchor="bottom",
-            borderpad=0,
-            text=_escape(label.text),
-            hovertext="<br>".join(_told(*mark) for mark in label.marks),
-            showarrow=False,
-            font={"size": 11},
-        )
-    if labels:
-        room = MARK_ROW_PX * (1 + max(label.row for label in labels))
-        layout = figure.layout
-        plot_px = layout.height - layout.margin.t - 40  # the ticks and their names take about so much
-        figure.update_layout(height=layout.height + room, margin_t=layout.margin.t + room, legend_y=layout.legend.y + room / plot_px)
-    return figure
-
-
-class _MarkLabel(NamedTuple):
-    """A label over one mark or several; from ``low`` to ``high`` it takes of the axis, in shares of its length."""
-
-    marks: _Marks
-    row: int
-    at_s: float
-    low: float
-    high: float
-    anchor: str
-
-    @property
-    def text(self) -> str:
-        return _label_text(self.marks)
-
-    def hides(self, other: _MarkLabel) -> bool:
-        return self.row == other.row and self.low < other.high and other.low < self.high
-
-
-def _mark_labels(marks: Sequence[tuple[float, str]], ends: tuple[float, float]) -> list[_MarkLabel]:
-    """Give each mark a label; while there is no room for all of them, the two that are nearest to each other become one."""
-    groups: list[_Marks] = [(mark,) for mark in sorted(marks)]
-    while (labels := _in_rows(groups, ends)) is None:
-        nearest = min(range(len(groups) - 1), key=lambda number: groups[number + 1][0][0] - groups[number][-1][0])
-        groups[nearest : nearest + 2] = [groups[nearest] + groups[nearest + 1]]
-    return labels
-
-
-def _in_rows(groups: Sequence[_Marks], ends: tuple[float, float]) -> list[_MarkLabel] | None:
-    """Put each label into the lowest row with room for it; ``None`` where one finds none."""
-    labels: list[_MarkLabel] = []
-    for marks in groups:
-        rows = (_mark_label(marks, row, ends) for row in range(MARK_ROWS))
-        free = next((label for label in rows if not any(label.hides(other) for other in labels)), None)
-        if free is None:
-            return None
-        labels.append(free)
-    return labels
-
-
-def _mark_label(marks: _Marks, row: int, ends: tuple[float, float]) -> _MarkLabel:
-    """A label to the right of its first mark; to the left of its last one where the axis ends too soon."""
-    text, span = _label_text(marks), ends[1] - ends[0]
-    first, last = ((at_s - ends[0]) / span for at_s in (marks[0][0], marks[-1][0]))
-    signs = len(text) + sum(unicodedata.east_asian_width(sign) in "WF" for sign in text)
-    width = (signs + 2) * MARK_CHAR_PX / PLOT_PX
-    if first + width <= 1:
-        return _MarkLabel(marks, row, marks[0][0], first, first + width, "left")
-    return _MarkLabel(marks, row, marks[-1][0], last - width, last, "right")
-
-
-def _label_text(marks: _Marks) -> str:
-    return f"{len(marks)} marks" if len(marks) > 1 else _cut(marks[0][1], MARK_CHARS)
-
-
-def _ends(figure: Figure, marks: Sequence[tuple[float, str]]) -> tuple[float, float]:
-    """The first and the last moment on the axis of time, in seconds."""
-    drawn = [trace.x.astype("datetime64[ms]").astype(np.int64) / 1e3 for trace in figure.data if _over_time(trace) and len(trace.x)]
-    moments = [*(end for times in drawn for end in (times.min(), times.max())), *(at_s for at_s, _ in marks)]
-    low, high = min(moments, default=0.0), max(moments, default=0.0)
-    return low, max(high, low + 1.0)
-
-
-def _told(at_s: float, text: str) -> str:
-    """All of a mark's text, in lines that a screen has room for, and when that was."""
-    return "<br>".join([*map(_escape, textwrap.wrap(text, 60)), f"{_moment(at_s):%Y-%m-%d %H:%M:%S} UTC"])
-
-
-def _moment(at_s: float) -> datetime:
-    """A moment as the points of an axis of time are written: in UTC, without saying so."""
-    return datetime.fromtimestamp(at_s, UTC).replace(tzinfo=None)
-
-
 def with_local_time(figure: Figure, zone: str | None) -> Figure:
     """Add the viewer's own time to what is said about points in time; in a unified box once is enough."""
     try:
@@ -456,7 +349,7 @@ def with_local_time(figure: Figure, zone: str | None) -> Figure:
         return figure
     if local.key == "UTC":
         return figure
-    traces = [trace for trace in figure.data if _over_time(trace) and trace.hovertemplate]
+    traces = [trace for trace in figure.data if over_time(trace) and trace.hovertemplate]
     for trace in traces[:1] if figure.layout.hovermode == "x unified" else traces:
         if trace.type != "heatmap":
             moments = (at.replace(tzinfo=UTC).astimezone(local) for at in trace.x.astype("datetime64[s]").tolist())
@@ -602,7 +495,7 @@ def with_room_for_legend(figure: Figure) -> Figure:
     return figure
 
 
-def _over_time(trace: Any) -> bool:  # Plotly's traces have no type in common
+def over_time(trace: Any) -> bool:  # Plotly's traces have no type in common
     return isinstance(trace.x, np.ndarray) and trace.x.dtype.kind == "M"
 
 
@@ -650,15 +543,15 @@ def _fill(colour: str, pattern: str, pale: Iterable[bool] = ()) -> dict[str, Any
 
 
 def _short(name: str) -> str:
-    return _escape(_cut(name, NAME_CHARS))
+    return escape(cut(name, NAME_CHARS))
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Text that Plotly shows as it is: it reads a few tags, and would show an escaped quote as ``&quot;``."""
     return html.escape(text, quote=False)
 
 
-def _cut(text: str, most: int) -> str:
+def cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 

@@ -20,6 +20,7 @@ from pandas.io.formats.style import Styler
 from plotly.graph_objects import Figure
 
 from dashboard import data, figures, views, words
+from dashboard.marks import with_marks
 from dashboard.selection import CUSTOM, DEFAULT_WINDOW, Selection, Wanted
 from toolkit.errors import ToolkitError
 
@@ -274,13 +275,13 @@ def clickable(figure: Figure, key: str, alt: str) -> list[Any] | None:
 
 def _selectable(figure: Figure, key: str, alt: str, modes: Sequence[Literal["points", "box"]]) -> list[Any]:
     marks = data.marks(shown().selection)
-    figures.with_marks(figure, marks)
+    with_marks(figure, marks)
     # After a drag it is another chart, which has nothing selected.
     place = f"{key}-{st.session_state.get('drags', 0)}"
     drawn = st.plotly_chart(
         _finished(figure),
         key=place,
-        alt=_with_marks(alt, marks),
+        alt=_alt_with_marks(alt, marks),
         config=_SELECTABLE,
         on_select=partial(_look_closer, place),
         selection_mode=modes,
@@ -288,7 +289,7 @@ def _selectable(figure: Figure, key: str, alt: str, modes: Sequence[Literal["poi
     return list(drawn.selection.points)
 
 
-def _with_marks(alt: str, marks: Sequence[tuple[float, str]]) -> str:
+def _alt_with_marks(alt: str, marks: Sequence[tuple[float, str]]) -> str:
     return "; ".join([alt, *(f"marked at {words.utc(at_s)}: {text}" for at_s, text in marks)])
 
 

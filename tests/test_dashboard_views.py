@@ -8,6 +8,7 @@ import pytest
 
 from dashboard import figures, views, words
 from dashboard.cells import SCHEMA, build, combine, merge, of_rows, quantile
+from dashboard.marks import MARK_ROW_PX, MARK_ROWS, with_marks
 from dashboard.selection import STEPS_S, Against, Selection, Wanted, against, step_for, window
 from dashboard_calls import MODELS, a_day, failed_call, live_call, replayed_call
 from toolkit import stats
@@ -781,7 +782,7 @@ def test_a_provider_fails_where_its_newest_call_did_and_those_that_fail_come_fir
 def marked(*marks):
     """A chart of an hour with marks: the figure, and the words of its labels from left to right."""
     figure = figures.series(views.traffic(part(live_call(3600, A), live_call(7199, A))), {"p50_s": "p50"})
-    figures.with_marks(figure, marks)
+    with_marks(figure, marks)
     return figure, [label.text for label in figure.layout.annotations]
 
 
@@ -807,7 +808,7 @@ def test_a_charts_area_is_as_large_with_marks_as_without():
 def test_labels_of_near_marks_are_in_rows_and_where_rows_are_full_the_nearest_share_one():
     figure, texts = marked((4000.0, "a deployment"), (4060.0, "a new prompt"))
     assert texts == ["a deployment", "a new prompt"]
-    assert [label.yshift for label in figure.layout.annotations] == [0, figures.MARK_ROW_PX]
+    assert [label.yshift for label in figure.layout.annotations] == [0, MARK_ROW_PX]
     near = [(4060.0, "a new prompt"), (4000.0, "a deployment"), (4070.0, "rolled back"), (4200.0, "once more")]
     figure, texts = marked(*near, (6000.0, "another day"))
     assert texts == ["a deployment", "2 marks", "once more", "another day"]
@@ -825,7 +826,7 @@ def test_a_label_at_the_end_of_the_axis_stands_before_its_mark():
 @pytest.mark.parametrize("number", [1, 5, 12])
 def test_marks_at_one_moment_fill_the_rows_and_no_more_however_many(number):
     _, texts = marked(*[(4000.0, "again and again")] * number)
-    assert len(texts) == min(number, figures.MARK_ROWS)
+    assert len(texts) == min(number, MARK_ROWS)
 
 
 def test_a_bar_over_time_lies_over_its_own_bucket_so_that_a_mark_falls_into_the_right_one():
