@@ -110,10 +110,10 @@ def header(title: str, tiles: Callable[[], None] | None = None) -> None:
 def _chips() -> None:
     """Draw what is filtered by, each to be taken away with a click."""
     with st.container(horizontal=True, gap="xsmall"):
-        for number, (key, value, label) in enumerate(chips(st.session_state, shown().runs)):
+        for key, value, label in chips(st.session_state, shown().runs):
             st.button(
                 words.escape(label),
-                key=f"chip-{number}",
+                key=f"chip-{key}-{value}",  # its own: a chip that moves up when another goes is there twice until the page is done
                 icon=":material/close:",
                 on_click=_drop,
                 args=(key, value),
