@@ -99,7 +99,7 @@ def _prompt_means(part: Rows, metric: str, group: str | None) -> dict[tuple[str,
 def _paired(a: Mapping[str, float], b: Mapping[str, float]) -> tuple[float | None, float | None, float | None, float | None, int, str]:
     both = sorted(a.keys() & b.keys())
     if len(both) < 2:
-        return None, None, None, None, len(both), f"{len(both)} prompts in common, a test needs 2"
+        return None, None, None, None, len(both), f"{len(both) or 'no'} prompt in common, a test needs 2"
     test = stats.paired_test([a[prompt] for prompt in both], [b[prompt] for prompt in both], kind="mean")
     numbers = (None if math.isnan(value) else value for value in (test.effect, test.low, test.high, test.p))
     effect, low, high, p = numbers
