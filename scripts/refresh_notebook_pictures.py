@@ -1,4 +1,4 @@
-"""Make docs/images/notebook-*.png: README's comparison, the table of one under way, a blind vote and the playground, in JupyterLab.
+"""Make docs/images/notebook-*.png: a comparison and its answers, the table of one under way, a blind vote, the playground, in JupyterLab.
 
 python scripts/refresh_notebook_pictures.py
 """

@@ -11,7 +11,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from toolkit import monitor
+from toolkit import monitor, stats
 from toolkit.errors import ConfigError, JournalError
 from toolkit.monitor.events import CALL_COLUMNS, CallRecord, ErrorRecord, RunRecord
 from toolkit.monitor.journal import open_journal
@@ -241,7 +241,25 @@ def test_percentiles_of_a_frame_at_hand(library, kind):
     assert list(table["value"])[1:] == [2.0, 30.0, 20.0]
 
 
+@FRAMES
+def test_percentiles_count_prompts_where_asked_to_and_calls_of_none_by_themselves(kind):
+    seconds = [prompt + time / 100 for time in range(20) for prompt in range(8)]
+    prompts = [f"p{int(value)}" for value in seconds]
+    rows = {"label": "a", "latency_s": [*seconds, None], "run_id": "r", "prompt_id": [*prompts, "p1"], "status": "ok", "provenance": "live"}
+
+    def interval(frame, clusters=("run_id", "prompt_id")):
+        table = asked(monitor.percentiles, kind, "label", q=0.5, clusters=clusters, frame=frame)
+        return table["low"][0], table["high"][0]
+
+    frame = pd.DataFrame(rows)
+    counted, plain = stats.percentile_interval(seconds, 0.5, clusters=prompts), stats.percentile_interval(seconds, 0.5)
+    assert interval(frame) == interval(frame, "prompt_id") == (counted.low, counted.high)
+    assert counted.low < plain.low and counted.high > plain.high
+    assert interval(frame, ()) == interval(frame.assign(run_id=None)) == (plain.low, plain.high)
+
+
 @pytest.mark.parametrize(("arguments", "said"), [
+    ({"clusters": "colour"}, "no column 'colour'; they have at, call_id"),
     ({"metric": "speed"}, "unknown metric 'speed'; known: attempts, lookup_s"),
     ({"metric": "model"}, "unknown metric 'model'"),
     ({"by": "colour"}, "no column 'colour'; they have at, call_id"),

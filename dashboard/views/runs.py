@@ -126,7 +126,7 @@ def notebook_code(selection: Selection, journal: str | None) -> str:
         "calls = pd.concat([tk.monitor.calls(run=run, journal=journal) for run in runs])",
         *(f'calls = calls[calls["{column}"].isin({values!r})]' for column, values in filtered.items()),
         "",
-        'percentiles = tk.monitor.percentiles(["label", "run_id"], q=[0.5, 0.95], frame=calls)',
+        'percentiles = tk.monitor.percentiles(["label", "run_id"], q=[0.5, 0.95], clusters=["run_id", "prompt_id"], frame=calls)',
         'answers = calls[calls["status"] == "ok"].pivot_table("text", "prompt_id", ["label", "run_id"], aggfunc="last")',
         "tk.charts.latency_percentiles(percentiles)",
     ]

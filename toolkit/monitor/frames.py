@@ -359,6 +359,7 @@ def percentiles(
     provenance: str | None = "live",
     status: str | None = "ok",
     cold: bool | None = None,
+    clusters: str | Sequence[str] = (),
     journal: Where = None,
 ) -> TidyTable:
     """Return percentiles with confidence intervals, by model or by any other column.
@@ -383,6 +384,9 @@ def percentiles(
     cold : bool, optional
         ``False`` leaves out the calls for which a server is known to have loaded the model first, ``True`` takes only these. To see both
         side by side, put ``"cold"`` into ``by``.
+    clusters : str or sequence of str
+        Columns that tell which values belong together, such as ``("run_id", "prompt_id")`` for runs that ask prompts more than once: the
+        intervals then count prompts, as those of ``comparison.latency()`` do. A row that lacks one of them stands alone.
 
     Returns
     -------
@@ -400,7 +404,7 @@ def percentiles(
 
     Notes
     -----
-    Type 7 percentiles with intervals from order statistics: see ``toolkit.stats``. A percentile needs ``1 / (1 - q)`` values.
+    Type 7 percentiles with intervals from order statistics, see ``toolkit.stats.percentile_interval``. A percentile needs ``1 / (1 - q)`` values.
 
     Examples
     --------
@@ -416,10 +420,12 @@ def percentiles(
     kept: dict[str, set[Any]] = {name: {value} for name, value in (("provenance", provenance), ("status", status)) if value is not None}
     if cold is not None:
         kept["cold"] = {1} if cold else {0, None}
-    columns = _columns(frame, [*groups, metric, *kept], metric, since, run, journal)
+    together = (clusters,) if isinstance(clusters, str) else tuple(clusters)
+    columns = _columns(frame, [*groups, metric, *kept, *together], metric, since, run, journal)
     samples = _samples(columns, groups, metric, kept)
+    numbers = _samples({**columns, "": _cluster_numbers(columns, metric, together)}, groups, "", kept) if together else {}
     rows = [
-        (*group, level, *_estimate(samples[group], level, needed, confidence))
+        (*group, level, *_estimate(samples[group], level, needed, confidence, numbers.get(group)))
         for group in sorted(samples, key=_sortable)
         for level, needed in levels.items()
     ]
@@ -468,7 +474,16 @@ def _samples(
     return samples
 
 
-def _estimate(sample: list[Any], q: float, needed: int, confidence: float) -> tuple[float, float, float, int, str]:
+def _cluster_numbers(columns: Mapping[str, list[Any]], metric: str, together: Sequence[str]) -> list[int | None]:
+    """Return the number of each value's cluster, None where there is no value; a row that lacks a column of those is a cluster by itself."""
+    numbers: dict[tuple[Any, ...], int] = {}
+    keys = ((row, *key) if None in key else key for row, key in enumerate(zip(*(columns[name] for name in together))))
+    return [None if value is None else numbers.setdefault(key, len(numbers)) for key, value in zip(keys, columns[metric])]
+
+
+def _estimate(
+    sample: list[Any], q: float, needed: int, confidence: float, clusters: list[Any] | None
+) -> tuple[float, float, float, int, str]:
     """Return value, low, high, n and note."""
     n = len(sample)
     if n < needed:
@@ -476,7 +491,7 @@ def _estimate(sample: list[Any], q: float, needed: int, confidence: float) -> tu
     value = stats.percentile(sample, q)
     if q in (0, 1):
         return value, math.nan, math.nan, n, "the end of a sample has no interval"
-    interval = stats.percentile_interval(sample, q, confidence)
+    interval = stats.percentile_interval(sample, q, confidence, clusters if clusters and len(set(clusters)) < n else None)
     return value, interval.low, interval.high, n, interval.note
 
 
